@@ -1,0 +1,208 @@
+//! Keys and values of the kernel's tables. Sizes are asserted; padding is written out, never implied.
+//!
+//! Integers are in host byte order except where a field says "big endian" (LPM keys compare bit by bit from
+//! the first byte on).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Address;
+
+/// Number of a rule in a compiled policy; leads back to a file and line. 0 is "no rule".
+pub type RuleId = u32;
+
+/// IP protocol number of a judged flow: only these two are ever allowed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+#[repr(u8)]
+pub enum Transport {
+    /// `IPPROTO_TCP`
+    Tcp = 6,
+    /// `IPPROTO_UDP`
+    Udp = 17,
+}
+
+impl Transport {
+    /// From an IP protocol number.
+    #[inline(always)]
+    pub const fn from_protocol(protocol: u8) -> Option<Self> {
+        match protocol {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+/// Longest prefix match over (slot, address); the prefix length of an entry is [`NetworkKey::SLOT_BITS`] plus the
+/// address's (IPv4: plus [`Address::MAPPED_BITS`]).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct NetworkKey {
+    /// Policy slot; always matched whole.
+    pub slot: u32,
+    /// First address of the network.
+    pub address: Address,
+}
+
+impl NetworkKey {
+    /// Bits of the key before the address.
+    pub const SLOT_BITS: u32 = 32;
+}
+
+/// What a network is, beside being covered by rules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Nothing special: host permits apply.
+    Plain = 0,
+    /// The host itself (127/8, ::1, 0.0.0.0, ::).
+    Loopback = 1,
+    /// Cloud metadata services.
+    Metadata = 2,
+    /// 169.254/16, fe80::/10.
+    LinkLocal = 3,
+    /// 224/4, ff00::/8.
+    Multicast = 4,
+    /// 255.255.255.255 and the reserved 240/4.
+    Broadcast = 5,
+}
+
+impl Class {
+    /// From the byte in [`Network::class`]; an unknown byte is the strictest reading of it.
+    #[inline(always)]
+    pub const fn from_u8(class: u8) -> Self {
+        match class {
+            0 => Self::Plain,
+            1 => Self::Loopback,
+            2 => Self::Metadata,
+            3 => Self::LinkLocal,
+            4 => Self::Multicast,
+            _ => Self::Broadcast,
+        }
+    }
+}
+
+/// Value of the network table: every rule that covers the network, wider networks included, is already merged
+/// into the port set, so that one lookup is complete.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Network {
+    /// Port set to look the port up in; 0 is the empty set.
+    pub set: u32,
+    /// A [`Class`] as a byte.
+    pub class: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Longest prefix match over (slot, set, transport, port): a port range is the list of its aligned blocks.
+/// The prefix length of an entry is [`PortKey::EXACT_BITS`] plus the port bits.
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortKey {
+    /// Policy slot.
+    pub slot: u32,
+    /// Port set, see [`Network::set`].
+    pub set: u32,
+    /// A [`Transport`] as a byte.
+    pub transport: u8,
+    /// Zero.
+    pub pad: u8,
+    /// First port of the block, big endian.
+    pub port: [u8; 2],
+}
+
+impl PortKey {
+    /// Bits of the key before the port.
+    pub const EXACT_BITS: u32 = 80;
+}
+
+/// Value of the port table. Deny rules are already laid over allow rules.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PortRule {
+    /// The rule that this block of ports comes from.
+    pub rule: RuleId,
+    /// 1 allows; anything else denies.
+    pub allow: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Exact key of the permit table: a block of ports of one address, opened by a name.
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PermitKey {
+    /// Policy slot.
+    pub slot: u32,
+    /// First port of the block.
+    pub port: u16,
+    /// A [`Transport`] as a byte.
+    pub transport: u8,
+    /// Log2 of the number of ports in the block: one of [`PermitKey::BLOCKS`].
+    pub block: u8,
+    /// The address.
+    pub address: Address,
+}
+
+impl PermitKey {
+    /// Sizes of port blocks (log2) in the order in which they are looked up. A host rule with a range of ports
+    /// is a few blocks an address instead of one entry a port.
+    pub const BLOCKS: [u8; 5] = [0, 4, 8, 12, 16];
+
+    /// The key of the block of `1 << block` ports that holds `port`.
+    #[inline(always)]
+    pub const fn new(slot: u32, transport: Transport, address: Address, port: u16, block: u8) -> Self {
+        let mask = if block >= 16 { 0 } else { 0xffff << block };
+        Self { slot, port: port & mask, transport: transport as u8, block, address }
+    }
+}
+
+/// Value of the permit table.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Permit {
+    /// First nanosecond of `CLOCK_BOOTTIME` at which this permit no longer holds.
+    pub expires: u64,
+    /// The host rule that opened it.
+    pub rule: RuleId,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// State of a scope, in the cgroup-local storage of its cgroup. All zero, as the kernel makes it at attach,
+/// is "deny everything".
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Scope {
+    /// Slot of the scope's policy in the tables; 0 is no policy: deny everything.
+    pub slot: u32,
+    /// Changes with every policy written to any scope: a flow tag from another epoch is stale.
+    pub epoch: u32,
+    /// The scope's cgroup id (inode of its directory), to label events with.
+    pub cgroup: u64,
+    /// 1: report what would be denied and let it pass.
+    pub audit: u8,
+    /// 1: some host rule has ports other than single ones, so [`PermitKey::BLOCKS`] beyond the first are in use.
+    pub blocks: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+    /// Events a CPU may emit in each [`crate::counter::WINDOW_NS`] for each verdict; the rest is suppressed and
+    /// counted. 0 emits none.
+    pub event_rate: u32,
+}
+
+const _: () = {
+    assert!(size_of::<NetworkKey>() == 20);
+    assert!(size_of::<Network>() == 8);
+    assert!(size_of::<PortKey>() == 12);
+    assert!(size_of::<PortRule>() == 8);
+    assert!(size_of::<PermitKey>() == 24);
+    assert!(size_of::<Permit>() == 16);
+    assert!(size_of::<Scope>() == 24);
+};

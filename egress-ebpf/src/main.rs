@@ -1,0 +1,3 @@
+//! kernel side
+#![no_std]
+#![no_main]

@@ -1,0 +1,149 @@
+//! Meaning to rules: receives a [`crate::policy::Policy`], gives the entries of the kernel's tables and the list that
+//! leads each rule id back to a line. Knows nothing of kernels.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
+
+/// Where a rule was written.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub enum Origin {
+    /// In a policy file.
+    File {
+        /// The file as named on the command line or by `include`.
+        path: Arc<PathBuf>,
+        /// Line, counted from 1.
+        line: usize,
+    },
+    /// On the command line: `--allow api.example:443`.
+    CommandLine(String),
+    /// By a setting's default or the system: "dns: system resolver 192.0.2.53".
+    Builtin(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::CommandLine(text) => write!(f, "{text}"),
+            Self::Builtin(text) => write!(f, "{text}"),
+        }
+    }
+}
+
+/// An inclusive range of ports. The whole range 0–65535 is "all ports".
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, not below `first`.
+    pub last: u16,
+}
+
+/// A rule as people see it: what a verdict, an event and a counter name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RuleInfo {
+    /// Where it was written.
+    pub origin: Origin,
+    /// The rule in one line, as in `host api.example ports 443/tcp`.
+    pub text: String,
+}
+
+/// A rule that speaks of a name; its addresses are learned at run time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostRule {
+    /// Its number.
+    pub id: RuleId,
+    /// Exact name or `*.suffix`, normalised.
+    pub host: String,
+    /// The ports it opens, sorted, not overlapping.
+    pub ports: Vec<PortRange>,
+    /// The transports it opens.
+    pub transports: Vec<Transport>,
+    /// Whether it may resolve to private, loopback and CGNAT addresses.
+    pub private: bool,
+}
+
+/// A compiled policy: everything that the kernel's tables need, apart from what names resolve to.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// Rule `id` is `rules[id - 1]`.
+    pub rules: Vec<RuleInfo>,
+    /// Network table: prefix length of the address in its 16-byte form (0–128) and first address.
+    pub networks: BTreeMap<(Address, u8), Network>,
+    /// Port table: (set, transport, first port, port bits 0–16).
+    pub ports: BTreeMap<(u32, u8, u16, u8), PortRule>,
+    /// Rules by name; includes wildcards.
+    pub hosts: Vec<HostRule>,
+    /// Names that are never permitted, though an allow rule covers them, with the rule that says so.
+    pub denied_hosts: Vec<(String, RuleId)>,
+    /// Audit mode.
+    pub audit: bool,
+}
+
+/// An entry for an LPM map of the kernel: prefix length in bits of the whole key, and the key.
+pub type LpmEntry<K> = (u32, K);
+
+impl Compiled {
+    /// The rule behind an id; `None` for 0 and unknown ids.
+    pub fn rule(&self, id: RuleId) -> Option<&RuleInfo> {
+        self.rules.get(usize::try_from(id).ok()?.checked_sub(1)?)
+    }
+
+    /// Entries of the kernel's network table for a slot.
+    pub fn network_entries(&self, slot: u32) -> impl Iterator<Item = (LpmEntry<NetworkKey>, Network)> {
+        self.networks.iter().map(move |(&(address, bits), &network)| {
+            ((NetworkKey::SLOT_BITS + u32::from(bits), NetworkKey { slot, address }), network)
+        })
+    }
+
+    /// Entries of the kernel's port table for a slot.
+    pub fn port_entries(&self, slot: u32) -> impl Iterator<Item = (LpmEntry<PortKey>, PortRule)> {
+        self.ports.iter().map(move |(&(set, transport, port, bits), &rule)| {
+            let key = PortKey { slot, set, transport, pad: 0, port: port.to_be_bytes() };
+            ((PortKey::EXACT_BITS + u32::from(bits), key), rule)
+        })
+    }
+
+    /// Whether some host rule needs port blocks beyond single ports ([`egress_common::Scope::blocks`]).
+    pub fn needs_blocks(&self) -> bool {
+        self.hosts
+            .iter()
+            .flat_map(|host| &host.ports)
+            .any(|range| port_blocks(*range).any(|(_, block)| block != 0))
+    }
+}
+
+impl HostRule {
+    /// The permits that open one address under this rule until `expires` (`CLOCK_BOOTTIME` ns).
+    pub fn permits(
+        &self,
+        slot: u32,
+        address: Address,
+        expires: u64,
+    ) -> impl Iterator<Item = (PermitKey, Permit)> {
+        let permit = Permit { expires, rule: self.id, pad: 0 };
+        self.transports.iter().flat_map(move |&transport| {
+            self.ports
+                .iter()
+                .copied()
+                .flat_map(port_blocks)
+                .map(move |(port, block)| (PermitKey::new(slot, transport, address, port, block), permit))
+        })
+    }
+}
+
+/// Cuts a range into aligned blocks of the sizes in [`PermitKey::BLOCKS`]: (first port, log2 of the size), ascending.
+pub fn port_blocks(range: PortRange) -> impl Iterator<Item = (u16, u8)> {
+    let mut next = u32::from(range.first);
+    let end = u32::from(range.last) + 1;
+    std::iter::from_fn(move || {
+        let block = PermitKey::BLOCKS
+            .into_iter()
+            .rev()
+            .find(|&block| next % (1 << block) == 0 && next + (1 << block) <= end)?;
+        let first = u16::try_from(next).ok()?;
+        next += 1 << block;
+        Some((first, block))
+    })
+}

@@ -1,0 +1,12 @@
+//! Userspace of `egress`: from a policy file to filled kernel tables, and from kernel events to lines.
+//!
+//! `policy` and `compile` know nothing of kernels; `enforce` and `observe` know only the contract
+//! ([`egress_common`]) and the compiled rules; only `scope` and the command line know all.
+
+pub mod compile;
+pub mod dns;
+pub mod enforce;
+pub mod explain;
+pub mod observe;
+pub mod policy;
+pub mod scope;
