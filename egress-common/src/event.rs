@@ -58,7 +58,7 @@ pub struct Owner {
     pub comm: [u8; 16],
 }
 
-/// What an approved connect leaves on its socket (socket-local storage).
+/// What the hooks keep on a socket (socket-local storage). All zero is a socket that nothing was approved for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tag {
@@ -68,16 +68,26 @@ pub struct Tag {
     pub address: Address,
     /// The approved peer's port.
     pub port: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Port of the last datagram that was sent to an address of its own.
+    pub sent_port: u16,
     /// [`crate::Scope::epoch`] of the approval; 0 is none.
     pub epoch: u32,
-    /// The rule that approved.
+    /// The rule that approved, 0 if none did (audit).
     pub rule: RuleId,
-    /// The reason of the approval, a [`crate::Reason`] as a byte.
+    /// The approval's [`crate::Reason`] as a byte.
     pub reason: u8,
+    /// 1: the approval was reported.
+    pub reported: u8,
+    /// 1: a datagram socket that had more than one peer; its tag approves nothing any more.
+    pub moved: u8,
     /// Zero.
-    pub pad2: [u8; 3],
+    pub pad: u8,
+    /// Address of the last datagram that was sent to an address of its own.
+    pub sent_address: Address,
+    /// [`crate::Scope::epoch`] when it was sent.
+    pub sent_epoch: u32,
+    /// Zero.
+    pub pad2: u32,
 }
 
 /// One attempt, as it comes through the ring buffer.
@@ -118,6 +128,6 @@ pub struct Event {
 
 const _: () = {
     assert!(size_of::<Owner>() == 32);
-    assert!(size_of::<Tag>() == 64);
+    assert!(size_of::<Tag>() == 88);
     assert!(size_of::<Event>() == 96);
 };

@@ -1,3 +1,26 @@
-//! kernel side
+//! The kernel side: one file for each hook family, all calling [`egress_common::decide`].
+//!
+//! Programs sit on a scope's cgroup. `packet` is the boundary that every IP packet of the scope's sockets passes;
+//! `connect`, `sendmsg` and `create` come before it to give the program an errno at once and the event a process.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod connect;
+mod create;
+mod maps;
+mod packet;
+mod report;
+mod sendmsg;
+mod socket;
+
+/// The kernel offers most helpers to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // A reachable panic would be a back edge that the verifier refuses, so none can ship.
+    loop {}
+}

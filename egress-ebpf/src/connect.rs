@@ -1,0 +1,76 @@
+//! `cgroup/connect4`, `cgroup/connect6`: TCP (Fast Open too), and the peer of a datagram socket.
+//!
+//! connect6 sees IPv4-mapped destinations as such; connect4 only those of IPv4 sockets.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, decide};
+
+use crate::{
+    maps::{self, Maps},
+    report::report,
+    socket::{self, attempt, destination, socket_of},
+};
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, false)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, true)
+}
+
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, v6: bool) -> i32 {
+    let scope = maps::scope();
+    // SAFETY: the context is the kernel's; `protocol` is readable.
+    let protocol = unsafe { (*ctx.sock_addr).protocol };
+    let (address, port) = destination(ctx, v6);
+    match protocol {
+        6 => stream(ctx, &scope, Flow { transport: Transport::Tcp, address, port, local_port: 0 }),
+        17 => datagram(ctx, &scope, Flow { transport: Transport::Udp, address, port, local_port: 0 }),
+        _ => other(ctx, &scope, address, port),
+    }
+}
+
+#[inline(always)]
+fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
+    let decision = decide(&Maps, scope, &flow).in_mode(scope);
+    let attempt = attempt(ctx, Hook::Connect, flow.address, flow.port);
+    if decision.passes() {
+        let tag = socket::tag_or_new(socket_of(ctx));
+        if !tag.is_null() {
+            socket::used_by_current(tag);
+            socket::approve(tag, scope, &flow, decision, true);
+        }
+    }
+    report(scope, &attempt, decision);
+    i32::from(decision.passes())
+}
+
+/// A datagram connect sends nothing: getaddrinfo makes one for each candidate address only to learn its own source
+/// address. So it is neither refused nor an attempt; it only notes an approved peer, and `packet` judges what is sent.
+#[inline(always)]
+fn datagram(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
+    let decision = decide(&Maps, scope, &flow);
+    let tag = socket::tag_or_new(socket_of(ctx));
+    if !tag.is_null() {
+        socket::used_by_current(tag);
+        if decision.passes() {
+            socket::approve(tag, scope, &flow, decision, false);
+        } else {
+            socket::disapprove(tag);
+        }
+    }
+    1
+}
+
+/// Ping, MPTCP and the like: refused at `create`, so this is a socket from before the attach.
+#[inline(always)]
+fn other(ctx: &SockAddrContext, scope: &Scope, address: Address, port: u16) -> i32 {
+    let reason = if scope.slot == 0 { Reason::NoPolicy } else { Reason::SocketType };
+    let decision = Decision::deny(reason, 0).in_mode(scope);
+    report(scope, &attempt(ctx, Hook::Connect, address, port), decision);
+    i32::from(decision.passes())
+}

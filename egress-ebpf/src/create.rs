@@ -1,0 +1,78 @@
+//! `cgroup/sock_create`: of the internet families only TCP and UDP sockets are made.
+//!
+//! No address hook sees raw, ping and UDP-Lite sends, and MPTCP opens connections of the kernel's own.
+
+use aya_ebpf::{
+    EbpfContext as _, bindings::bpf_sock, helpers::bpf_get_socket_cookie, helpers::bpf_set_retval,
+    macros::cgroup_sock, programs::SockContext,
+};
+use egress_common::{Address, Decision, Hook, Reason, Transport};
+
+use crate::{
+    maps,
+    report::{Attempt, current_cgroup, report},
+    socket::{current, low_byte, tag_or_new, used_by_current},
+};
+
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const EPROTONOSUPPORT: i32 = 93;
+
+/// Set by the loader where the kernel has `bpf_set_retval` (5.18): the program then gets EPROTONOSUPPORT, on which
+/// clients fall back to TCP, instead of EPERM.
+#[unsafe(no_mangle)]
+static SET_RETVAL: u8 = 0;
+
+#[cgroup_sock(sock_create)]
+fn create(ctx: SockContext) -> i32 {
+    let sock = ctx.sock;
+    // SAFETY: the context is the kernel's; the three fields are readable words.
+    let (family, socket_type, protocol) = unsafe { ((*sock).family, (*sock).type_, (*sock).protocol) };
+    let judged = (socket_type == SOCK_STREAM && protocol == Transport::Tcp as u32)
+        || (socket_type == SOCK_DGRAM && protocol == Transport::Udp as u32);
+    if judged {
+        note_owner(sock);
+        return 1;
+    }
+    let scope = maps::scope();
+    let reason = if scope.slot == 0 { Reason::NoPolicy } else { Reason::SocketType };
+    let decision = Decision::deny(reason, 0).in_mode(&scope);
+    let attempt = Attempt {
+        hook: Hook::Create,
+        owner: current(),
+        cgroup: current_cgroup(),
+        // SAFETY: the context is the kernel's.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        address: Address([0; 16]),
+        port: 0,
+        protocol: low_half(protocol),
+        family: low_byte(family),
+        socket_type: low_byte(socket_type),
+    };
+    report(&scope, &attempt, decision);
+    if !decision.passes() && retval_is_settable() {
+        // SAFETY: sets a number.
+        unsafe { bpf_set_retval(-EPROTONOSUPPORT) };
+    }
+    i32::from(decision.passes())
+}
+
+/// Whose socket it is, for packets, which have no process.
+#[inline(always)]
+fn note_owner(sock: *mut bpf_sock) {
+    let tag = tag_or_new(sock);
+    if !tag.is_null() {
+        used_by_current(tag);
+    }
+}
+
+#[inline(always)]
+fn retval_is_settable() -> bool {
+    // SAFETY: a constant to the kernel, but not to the compiler: the loader writes it before the map is frozen.
+    unsafe { core::ptr::read_volatile(&raw const SET_RETVAL) == 1 }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "protocol numbers end at 262")]
+const fn low_half(word: u32) -> u16 {
+    word as u16
+}

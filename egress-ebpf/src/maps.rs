@@ -1,0 +1,127 @@
+//! The maps, and [`Tables`] over them. Written by userspace only, but for tags, counters and events.
+
+use core::{arch::asm, cell::UnsafeCell, ffi::c_void};
+
+use aya_ebpf::{
+    bindings::{bpf_map_def, bpf_map_type},
+    btf_maps::SkStorage,
+    helpers::{bpf_get_local_storage, bpf_ktime_get_boot_ns},
+    macros::{btf_map, map},
+    maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
+};
+use egress_common::{
+    Address, Counters, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope, Tables, Tag,
+    Transport,
+};
+
+const NO_PREALLOC: u32 = 1;
+
+#[map]
+static NETWORKS: LpmTrie<NetworkKey, Network> = LpmTrie::with_max_entries(65_536, 0);
+
+#[map]
+static PORTS: LpmTrie<PortKey, PortRule> = LpmTrie::with_max_entries(262_144, 0);
+
+/// Not preallocated: memory follows what is permitted, and only userspace, which can wait, ever adds.
+#[map]
+static PERMITS: HashMap<PermitKey, Permit> = HashMap::with_max_entries(131_072, NO_PREALLOC);
+
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Socket-local storage needs a definition with BTF.
+#[btf_map]
+pub(crate) static TAGS: SkStorage<Tag> = SkStorage::new();
+
+/// Cgroup-local storage under the cgroup id alone, so that all programs of a scope share one value (5.9).
+/// The library's own type has one value for each attach type, which no single write could change.
+#[repr(transparent)]
+struct Storage(UnsafeCell<bpf_map_def>);
+
+// SAFETY: the definition is read by the loader and never touched afterwards.
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    const fn new<V>(type_: u32) -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_,
+            key_size: size_of::<u64>() as u32,
+            value_size: size_of::<V>() as u32,
+            max_entries: 0,
+            map_flags: 0,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> *mut c_void {
+        // SAFETY: the loader puts the map's address here; the helper never fails for an attached program.
+        unsafe { bpf_get_local_storage(self.0.get().cast(), 0) }
+    }
+}
+
+#[unsafe(link_section = "maps")]
+#[unsafe(export_name = "SCOPE")]
+static SCOPE: Storage = Storage::new::<Scope>(bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED);
+
+#[unsafe(link_section = "maps")]
+#[unsafe(export_name = "COUNTERS")]
+static COUNTERS: Storage =
+    Storage::new::<Counters>(bpf_map_type::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED);
+
+/// State of the scope whose program runs. One copy: a concurrent update replaces the whole value (RCU).
+#[inline(always)]
+pub(crate) fn scope() -> Scope {
+    // SAFETY: the storage has the size and alignment of `Scope`, and every bit pattern is one.
+    unsafe { *SCOPE.get().cast::<Scope>() }
+}
+
+/// This CPU's counters of the scope.
+#[inline(always)]
+pub(crate) fn counters() -> *mut Counters {
+    COUNTERS.get().cast()
+}
+
+/// Adds one. Atomic, because a program can be preempted or interrupted by another one of the same CPU. In assembly,
+/// because the compiler offers no atomic addition on a target without compare-and-swap.
+#[inline(always)]
+pub(crate) fn increment(counter: *mut u64) {
+    // SAFETY: the pointer leads into this scope's counters, which live as long as the program runs.
+    unsafe { asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64) };
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds: goes on while the machine sleeps, as answers age.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no arguments, no failure.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The tables in the kernel's maps.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn network(&self, slot: u32, address: &Address) -> Option<Network> {
+        let key = Key::new(NetworkKey::SLOT_BITS + 128, NetworkKey { slot, address: *address });
+        NETWORKS.get(&key).copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, slot: u32, set: u32, transport: Transport, port: u16) -> Option<PortRule> {
+        let data = PortKey { slot, set, transport: transport as u8, pad: 0, port: port.to_be_bytes() };
+        PORTS.get(&Key::new(PortKey::EXACT_BITS + 16, data)).copied()
+    }
+
+    #[inline(always)]
+    fn permit(&self, key: &PermitKey) -> Option<Permit> {
+        // SAFETY: an entry that userspace removes or replaces meanwhile stays readable until the program ends (RCU).
+        unsafe { PERMITS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+}

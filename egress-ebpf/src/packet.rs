@@ -1,0 +1,158 @@
+//! `cgroup_skb/egress`: the boundary. Sees every IP packet of the scope's sockets, after NAT, before fragmentation and
+//! segmentation; a denial here cannot be undone by another program.
+//!
+//! Passes *plain* packets only: with options, extension headers or fragment bits a packet goes elsewhere than its
+//! destination field says, or hides its ports. A parser that refuses them cannot be talked round.
+
+use aya_ebpf::{
+    helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport, decide};
+
+use crate::{
+    maps::{self, Maps},
+    report::{Attempt, report},
+    socket,
+};
+
+const ETH_P_IP: u32 = 0x0800;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+/// Source and destination port are the first four bytes of TCP and UDP.
+const PORTS: usize = 4;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// What the headers say. `flow` is missing where the packet is refused whatever the policy says.
+struct Packet {
+    address: Address,
+    protocol: u8,
+    flow: Result<Flow, Reason>,
+}
+
+#[cgroup_skb(egress)]
+fn packet(ctx: SkBuffContext) -> i32 {
+    let scope = maps::scope();
+    let packet = parse(&ctx);
+    // SAFETY: the verifier knows both pointers; full sockets are those with peer and storage.
+    let sock = unsafe {
+        let sock = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sock.is_null() { sock } else { bpf_sk_fullsock(sock) }
+    };
+    let tag = if sock.is_null() { core::ptr::null_mut() } else { socket::tag(sock) };
+    let flow = match packet.flow {
+        Ok(flow) => flow,
+        Err(reason) => return refuse(&ctx, &scope, &packet, tag, reason),
+    };
+    if scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock) {
+        return pass(&ctx, &scope, &packet, &flow, tag);
+    }
+    let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
+    if !matches!(decision.verdict, egress_common::Verdict::Allow) {
+        report(&scope, &attempt(&ctx, &packet, tag), decision);
+    }
+    i32::from(decision.passes())
+}
+
+/// Passes a packet of an approved flow; the first one of a datagram flow is the attempt that is told.
+#[inline(always)]
+fn pass(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, flow: &Flow, tag: *mut Tag) -> i32 {
+    // SAFETY: the caller checked for null.
+    let known = unsafe { &mut *tag };
+    if known.reported == 0 {
+        known.reported = 1;
+        let reason = if known.reason == Reason::Permit as u8 { Reason::Permit } else { Reason::Rule };
+        let mut attempt = attempt(ctx, packet, tag);
+        attempt.address = known.address;
+        attempt.port = known.port;
+        attempt.protocol = u16::from(flow.transport as u8);
+        report(scope, &attempt, Decision::allow(reason, known.rule));
+    }
+    1
+}
+
+/// Refuses a packet that no rule can open.
+#[inline(always)]
+fn refuse(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *const Tag, reason: Reason) -> i32 {
+    let reason = if scope.slot == 0 { Reason::NoPolicy } else { reason };
+    let decision = Decision::deny(reason, 0).in_mode(scope);
+    report(scope, &attempt(ctx, packet, tag), decision);
+    i32::from(decision.passes())
+}
+
+#[inline(always)]
+fn parse(ctx: &SkBuffContext) -> Packet {
+    if ctx.skb.protocol() == ETH_P_IP.swap_bytes() >> 16 { parse_v4(ctx) } else { parse_v6(ctx) }
+}
+
+#[inline(always)]
+fn parse_v4(ctx: &SkBuffContext) -> Packet {
+    let Ok(header) = ctx.load::<[u8; IPV4_HEADER]>(0) else {
+        return unreadable();
+    };
+    let address = Address::from_v4([header[16], header[17], header[18], header[19]]);
+    let protocol = header[9];
+    // Version 4, five words: no options. Of the fragment field only "don't fragment" may be set.
+    let plain = header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
+    Packet { address, protocol, flow: flow(ctx, address, protocol, plain, IPV4_HEADER) }
+}
+
+#[inline(always)]
+fn parse_v6(ctx: &SkBuffContext) -> Packet {
+    let Ok(header) = ctx.load::<[u8; IPV6_HEADER]>(0) else {
+        return unreadable();
+    };
+    let mut address = [0; 16];
+    address.copy_from_slice(&header[24..40]);
+    let address = Address(address);
+    let protocol = header[6];
+    // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
+    let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
+    let plain = header[0] >> 4 == 6 && !extended;
+    Packet { address, protocol, flow: flow(ctx, address, protocol, plain, IPV6_HEADER) }
+}
+
+#[inline(always)]
+fn flow(
+    ctx: &SkBuffContext,
+    address: Address,
+    protocol: u8,
+    plain: bool,
+    offset: usize,
+) -> Result<Flow, Reason> {
+    if !plain {
+        return Err(Reason::NotPlain);
+    }
+    let transport = Transport::from_protocol(protocol).ok_or(Reason::Transport)?;
+    let Ok(ports) = ctx.load::<[u8; PORTS]>(offset) else {
+        return Err(Reason::NotPlain);
+    };
+    let port = u16::from_be_bytes([ports[2], ports[3]]);
+    Ok(Flow { transport, address, port, local_port: u16::from_be_bytes([ports[0], ports[1]]) })
+}
+
+#[inline(always)]
+fn unreadable() -> Packet {
+    Packet { address: Address([0; 16]), protocol: 0, flow: Err(Reason::NotPlain) }
+}
+
+#[inline(always)]
+fn attempt(ctx: &SkBuffContext, packet: &Packet, tag: *const Tag) -> Attempt {
+    // SAFETY: not null, and the kernel's pointer to a tag.
+    let owner = if tag.is_null() { Owner::default() } else { unsafe { (*tag).owner } };
+    Attempt {
+        hook: Hook::Packet,
+        owner,
+        // SAFETY: the context is the kernel's.
+        cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
+        // SAFETY: the context is the kernel's.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) },
+        address: packet.address,
+        port: packet.flow.map_or(0, |flow| flow.port),
+        protocol: u16::from(packet.protocol),
+        family: if packet.address.is_v4() { AF_INET } else { AF_INET6 },
+        socket_type: 0,
+    }
+}

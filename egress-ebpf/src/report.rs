@@ -1,0 +1,112 @@
+//! Counts an attempt and tells userspace of it.
+//!
+//! Every attempt adds one to `attempts` and one to exactly one of emitted, suppressed, dropped.
+
+use aya_ebpf::helpers::bpf_get_current_cgroup_id;
+use egress_common::{
+    Address, Counters, Decision, Event, Hook, Owner, Reason, Scope, Verdict, counter::Fate,
+    counter::WINDOW_NS,
+};
+
+use crate::maps::{EVENTS, counters, increment, now};
+
+/// What a hook knows of an attempt, beside the decision.
+pub(crate) struct Attempt {
+    pub(crate) hook: Hook,
+    pub(crate) owner: Owner,
+    pub(crate) cgroup: u64,
+    pub(crate) cookie: u64,
+    pub(crate) address: Address,
+    pub(crate) port: u16,
+    pub(crate) protocol: u16,
+    pub(crate) family: u8,
+    pub(crate) socket_type: u8,
+}
+
+/// The id of the running process's cgroup.
+#[inline(always)]
+pub(crate) fn current_cgroup() -> u64 {
+    // SAFETY: no arguments, no failure.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Counts an attempt that gets no event because an equal one was told.
+#[inline(always)]
+pub(crate) fn count(hook: Hook, decision: Decision) {
+    let counters = counters();
+    add_attempt(counters, hook, decision);
+    increment(&raw mut unsafe_fate(counters, decision.verdict).suppressed);
+}
+
+/// Counts an attempt and emits its event, unless the scope's rate is used up or the ring is full.
+#[inline(always)]
+pub(crate) fn report(scope: &Scope, attempt: &Attempt, decision: Decision) {
+    let counters = counters();
+    add_attempt(counters, attempt.hook, decision);
+    let fate = unsafe_fate(counters, decision.verdict);
+    let time = now();
+    if !within_rate(fate, scope, time) {
+        increment(&raw mut fate.suppressed);
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        increment(&raw mut fate.dropped);
+        return;
+    };
+    entry.write(Event {
+        time,
+        scope: scope.cgroup,
+        cgroup: attempt.cgroup,
+        cookie: attempt.cookie,
+        owner: attempt.owner,
+        address: attempt.address,
+        port: attempt.port,
+        protocol: attempt.protocol,
+        rule: decision.rule,
+        family: attempt.family,
+        socket_type: attempt.socket_type,
+        hook: attempt.hook as u8,
+        verdict: decision.verdict as u8,
+        reason: decision.reason as u8,
+        pad: [0; 3],
+    });
+    entry.submit(0);
+    increment(&raw mut fate.emitted);
+}
+
+#[inline(always)]
+fn add_attempt(counters: *mut Counters, hook: Hook, decision: Decision) {
+    // Flat, so that the verifier has one bound to see. The masks never change the value: both enums end below them.
+    let row = decision.verdict as usize * Hook::COUNT + hook as usize;
+    let index = row * Reason::COUNT + decision.reason as usize;
+    if index < Verdict::COUNT * Hook::COUNT * Reason::COUNT {
+        // SAFETY: the index is inside the array, as just checked.
+        increment(unsafe { (&raw mut (*counters).attempts).cast::<u64>().add(index) });
+    }
+}
+
+#[inline(always)]
+fn unsafe_fate<'a>(counters: *mut Counters, verdict: Verdict) -> &'a mut Fate {
+    // SAFETY: one branch a verdict, each a constant offset into the counters.
+    unsafe {
+        match verdict {
+            Verdict::Deny => &mut (*counters).fate[0],
+            Verdict::Allow => &mut (*counters).fate[1],
+            Verdict::Audit => &mut (*counters).fate[2],
+        }
+    }
+}
+
+/// Takes one event from the current window's budget. Verdicts have a budget each, so that a flood of allowed sends
+/// cannot hide a denial.
+#[inline(always)]
+fn within_rate(fate: &mut Fate, scope: &Scope, time: u64) -> bool {
+    if time.wrapping_sub(fate.window_start) > WINDOW_NS {
+        fate.window_start = time;
+        fate.window_used = 0;
+    }
+    fate.window_used += 1;
+    // A scope without a policy has no rate either; its denials are worth telling all the same.
+    let rate = if scope.slot == 0 { 64 } else { u64::from(scope.event_rate) };
+    fate.window_used <= rate
+}

@@ -1,0 +1,64 @@
+//! `cgroup/sendmsg4`, `cgroup/sendmsg6`: datagrams that carry an address of their own.
+//!
+//! sendmsg4 sees IPv4-mapped destinations of IPv6 sockets too.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use egress_common::{Flow, Hook, Scope, Tag, Transport, Verdict, decide};
+
+use crate::{
+    maps::{self, Maps},
+    report::{count, report},
+    socket::{self, attempt, destination, socket_of},
+};
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, false)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, true)
+}
+
+#[inline(always)]
+fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
+    let (address, port) = destination(ctx, v6);
+    if port == 0 {
+        // A connected socket that sends with control messages comes here without an address: the datagram goes to
+        // its peer, and `packet` sees that. (With an address of its own the kernel refuses port 0 beforehand.)
+        return 1;
+    }
+    let scope = maps::scope();
+    let flow = Flow { transport: Transport::Udp, address, port, local_port: 0 };
+    let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
+    let tag = socket::tag_or_new(socket_of(ctx));
+    let mut repeated = false;
+    if !tag.is_null() {
+        socket::used_by_current(tag);
+        repeated = decision.passes() && note_sent(tag, &scope, &flow);
+    }
+    if repeated && matches!(decision.verdict, Verdict::Allow) {
+        count(Hook::Sendmsg, decision);
+    } else {
+        report(&scope, &attempt(ctx, Hook::Sendmsg, address, port), decision);
+    }
+    i32::from(decision.passes())
+}
+
+/// Notes where a datagram goes; true if the one before it went there too.
+#[inline(always)]
+fn note_sent(tag: *mut Tag, scope: &Scope, flow: &Flow) -> bool {
+    // SAFETY: the caller passes the non-null pointer that the kernel gave.
+    let tag = unsafe { &mut *tag };
+    if tag.epoch != 0 && (tag.address != flow.address || tag.port != flow.port) {
+        // As with a second connect: what is corked for this address must not pass as the peer's.
+        tag.moved = 1;
+    }
+    let same =
+        tag.sent_address == flow.address && tag.sent_port == flow.port && tag.sent_epoch == scope.epoch;
+    tag.sent_address = flow.address;
+    tag.sent_port = flow.port;
+    tag.sent_epoch = scope.epoch;
+    same
+}
