@@ -1,1 +1,17 @@
-//! enforce
+//! Puts compiled rules into force: loads the programs, attaches them to a cgroup, fills their tables, and proves by
+//! effect that they work. Knows the contract and compiled rules, nothing of files, names or processes to run.
+
+mod attach;
+mod engine;
+mod error;
+mod program;
+mod selftest;
+pub mod sys;
+mod tables;
+
+pub use attach::{Attachment, LinkHealth, remove_pins};
+pub use engine::{Engine, Limits};
+pub use error::EnforceError;
+pub use program::KernelProgram;
+pub use selftest::self_test;
+pub use tables::{Permits, TableError};

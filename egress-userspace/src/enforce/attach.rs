@@ -1,0 +1,220 @@
+//! Attaches programs to a cgroup as links, pins them, and asks the kernel whether they are where they should be.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+    links::{FdLink, LinkError},
+};
+
+use super::{Engine, EnforceError, KernelProgram, sys};
+
+/// The programs of one scope, attached to its cgroup and pinned. Pins outlive this value and the process:
+/// [`Attachment::detach`] is the only way to let go.
+#[derive(Debug)]
+pub struct Attachment {
+    directory: PathBuf,
+    cgroup: u64,
+    links: Vec<(KernelProgram, OwnedFd)>,
+}
+
+/// What the kernel says of one link of a scope.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkHealth {
+    /// Which.
+    pub program: KernelProgram,
+    /// Where the link sits; 0 is a dead link.
+    pub cgroup: u64,
+    /// Whether that is the scope's cgroup and the attach type is right.
+    pub healthy: bool,
+}
+
+impl Engine {
+    /// Attaches `programs` to the cgroup behind `cgroup` (opened directory, id `id`, `path` for messages) and pins each
+    /// link in `directory`, which is made.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; whatever was attached or pinned by this call is taken back.
+    pub fn attach(
+        &mut self,
+        programs: &[KernelProgram],
+        cgroup: BorrowedFd<'_>,
+        id: u64,
+        path: &Path,
+        directory: &Path,
+    ) -> Result<Attachment, EnforceError> {
+        let mut attachment = Attachment { directory: directory.to_owned(), cgroup: id, links: Vec::new() };
+        let result = create_directory(directory).and_then(|()| {
+            for &program in programs {
+                let link = self.attach_one(program, cgroup, path)?;
+                attachment.add(program, link)?;
+            }
+            attachment.verify()
+        });
+        match result {
+            Ok(()) => Ok(attachment),
+            Err(error) => {
+                attachment.detach();
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_one(
+        &mut self,
+        program: KernelProgram,
+        cgroup: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<FdLink, EnforceError> {
+        let loaded = self
+            .ebpf
+            .program_mut(program.name())
+            .ok_or_else(|| EnforceError::other("find a program", program.name()))?;
+        // "Single" is what the library calls flags of zero; a link allows others beside it by nature.
+        link(loaded, cgroup, CgroupAttachMode::Single).map_err(|error| match error {
+            AttachError::Program(ProgramError::SyscallError(error)) => {
+                refusal(program, path, error.io_error)
+            }
+            AttachError::Program(error) => {
+                EnforceError::Attach { program, cgroup: path.to_owned(), reason: error.to_string() }
+            }
+            AttachError::NoLink(error) => EnforceError::Attach {
+                program,
+                cgroup: path.to_owned(),
+                reason: format!("the kernel gave no link ({error}), and an attach without one dies with this process"),
+            },
+        })
+    }
+}
+
+enum AttachError {
+    Program(ProgramError),
+    NoLink(LinkError),
+}
+
+impl From<ProgramError> for AttachError {
+    fn from(error: ProgramError) -> Self {
+        Self::Program(error)
+    }
+}
+
+impl From<LinkError> for AttachError {
+    fn from(error: LinkError) -> Self {
+        Self::NoLink(error)
+    }
+}
+
+/// The library falls back to an attach without a link where it cannot read the kernel's version; the conversion to
+/// [`FdLink`] is what refuses that.
+fn link(program: &mut Program, cgroup: BorrowedFd<'_>, mode: CgroupAttachMode) -> Result<FdLink, AttachError> {
+    Ok(match program {
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
+            FdLink::try_from(program.take_link(id)?)?
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, mode)?;
+            FdLink::try_from(program.take_link(id)?)?
+        }
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, mode)?;
+            FdLink::try_from(program.take_link(id)?)?
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
+    })
+}
+
+/// EPERM from an attach means a program of somebody else that allows no others, here or above.
+fn refusal(program: KernelProgram, path: &Path, error: io::Error) -> EnforceError {
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        return EnforceError::MissingHook { program, source: error };
+    }
+    if error.raw_os_error() == Some(libc::EPERM) {
+        for ancestor in path.ancestors() {
+            let Ok(directory) = fs::File::open(ancestor) else { continue };
+            let Ok((flags, ids)) = sys::query_cgroup(directory.as_fd(), program.attach_type()) else { break };
+            if !ids.is_empty() && flags & aya_obj::generated::BPF_F_ALLOW_MULTI == 0 {
+                let programs = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                return EnforceError::ForeignProgram { program, cgroup: ancestor.to_owned(), programs };
+            }
+        }
+    }
+    EnforceError::Attach { program, cgroup: path.to_owned(), reason: error.to_string() }
+}
+
+fn create_directory(directory: &Path) -> Result<(), EnforceError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(directory)
+        .map_err(|error| EnforceError::other("make the pin directory", format!("{}: {error}", directory.display())))
+}
+
+impl Attachment {
+    fn add(&mut self, program: KernelProgram, link: FdLink) -> Result<(), EnforceError> {
+        let path = self.directory.join(program.name());
+        let pin = |source| EnforceError::Pin { program, directory: self.directory.clone(), source };
+        link.pin(&path).map_err(|error| pin(io::Error::other(error)))?;
+        let link = sys::open_pin(&path).map_err(pin)?;
+        self.links.push((program, link));
+        Ok(())
+    }
+
+    /// Asks the kernel where each link is.
+    ///
+    /// # Errors
+    /// The first link that is not on the scope's cgroup at its hook.
+    pub fn verify(&self) -> Result<(), EnforceError> {
+        for (health, found) in self.inspect() {
+            if !health.healthy {
+                return Err(EnforceError::NotAttached { program: health.program, expected: self.cgroup, found });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the kernel says of each link. A pin is no proof: a link dies silently with its cgroup.
+    pub fn health(&self) -> Vec<LinkHealth> {
+        self.inspect().into_iter().map(|(health, _)| health).collect()
+    }
+
+    fn inspect(&self) -> Vec<(LinkHealth, String)> {
+        let inspect = |(program, link): &(KernelProgram, OwnedFd)| {
+            let (cgroup, healthy, found) = match sys::cgroup_link(link.as_fd()) {
+                Ok(Some(link)) => (
+                    link.cgroup,
+                    link.cgroup == self.cgroup && link.attach_type == program.attach_type(),
+                    format!("on cgroup {} at attach type {}", link.cgroup, link.attach_type),
+                ),
+                Ok(None) => (0, false, "as no cgroup link".to_owned()),
+                Err(error) => (0, false, format!("not at all ({error})")),
+            };
+            (LinkHealth { program: *program, cgroup, healthy }, found)
+        };
+        self.links.iter().map(inspect).collect()
+    }
+
+    /// The cgroup's id.
+    pub const fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+
+    /// Removes the pins and closes the links: the programs no longer run on the cgroup once no other process holds
+    /// one of the links.
+    pub fn detach(self) {
+        remove_pins(&self.directory);
+    }
+}
+
+/// Removes the pins of a scope and their directory; whatever is gone already is fine.
+pub fn remove_pins(directory: &Path) {
+    for program in KernelProgram::ALL {
+        let _gone = fs::remove_file(directory.join(program.name()));
+    }
+    let _gone = fs::remove_dir(directory);
+}

@@ -1,0 +1,167 @@
+//! Loads the programs and their maps, once for any number of scopes.
+
+use std::{io, os::fd::{AsFd as _, BorrowedFd}};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData, MapError, RingBuf},
+    programs::{Program, ProgramError},
+};
+
+use super::{EnforceError, KernelProgram, sys};
+
+/// The kernel side, compiled by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
+
+/// Sizes of the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most permits (address × port block × transport) of all scopes.
+    pub permits: u32,
+    /// Most networks of all policies.
+    pub networks: u32,
+    /// Most port blocks of all policies.
+    pub ports: u32,
+    /// Bytes of the event ring; a power of two, at least a page.
+    pub ring: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { permits: 131_072, networks: 65_536, ports: 262_144, ring: 1 << 20 }
+    }
+}
+
+/// The loaded programs and maps. Dropping it detaches nothing that is pinned.
+pub struct Engine {
+    pub(super) ebpf: Ebpf,
+    pub(super) cpus: usize,
+    /// Whether `bpf_set_retval` gives refused socket kinds an errno of their own.
+    pub typed_errno: bool,
+}
+
+impl Engine {
+    /// Loads maps and programs.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; nothing stays in the kernel then.
+    pub fn load(limits: &Limits) -> Result<Self, EnforceError> {
+        Self::load_programs(limits, &KernelProgram::ALL)
+    }
+
+    /// Loads maps and some of the programs; the rest of them cannot be attached.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; nothing stays in the kernel then.
+    pub fn load_programs(limits: &Limits, programs: &[KernelProgram]) -> Result<Self, EnforceError> {
+        raise_memlock();
+        match Self::try_load(limits, programs, true) {
+            // Before 5.18 there is no bpf_set_retval: the program gets EPERM instead of EPROTONOSUPPORT.
+            Err(EnforceError::Verifier { program, .. }) if program == KernelProgram::Create.name() => {
+                Self::try_load(limits, programs, false)
+            }
+            result => result,
+        }
+    }
+
+    fn try_load(limits: &Limits, programs: &[KernelProgram], typed_errno: bool) -> Result<Self, EnforceError> {
+        let set_retval = u8::from(typed_errno);
+        let mut ebpf = EbpfLoader::new()
+            // The programs read no kernel structures, so the kernel's own type information (some megabytes, and
+            // most of the start-up time) is not needed.
+            .btf(None)
+            .override_global("SET_RETVAL", &set_retval, true)
+            .map_max_entries("PERMITS", limits.permits)
+            .map_max_entries("NETWORKS", limits.networks)
+            .map_max_entries("PORTS", limits.ports)
+            .map_max_entries("EVENTS", limits.ring)
+            .load(OBJECT)
+            .map_err(load_error)?;
+        for &program in programs {
+            load_program(&mut ebpf, program)?;
+        }
+        let cpus = sys::possible_cpus().map_err(|error| EnforceError::other("count CPUs", error))?;
+        Ok(Self { ebpf, cpus, typed_errno })
+    }
+
+    /// The events. Can be taken once.
+    ///
+    /// # Errors
+    /// If taken before, or the ring cannot be mapped.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, EnforceError> {
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .ok_or_else(|| EnforceError::other("open the event ring", "it is in use"))?;
+        RingBuf::try_from(map).map_err(|error| EnforceError::other("open the event ring", error))
+    }
+
+    /// A loaded program, for measurements.
+    pub fn program(&self, program: KernelProgram) -> Option<&Program> {
+        self.ebpf.program(program.name())
+    }
+
+    pub(super) fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, EnforceError> {
+        let map = self.ebpf.map(name);
+        match map {
+            Some(
+                Map::HashMap(data)
+                | Map::LpmTrie(data)
+                | Map::CgroupStorage(data)
+                | Map::PerCpuCgroupStorage(data),
+            ) => Ok(data.fd().as_fd()),
+            _ => Err(EnforceError::other("find a map", name)),
+        }
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, program: KernelProgram) -> Result<(), EnforceError> {
+    let missing = || EnforceError::other("find a program in the embedded object", program.name());
+    let result = match ebpf.program_mut(program.name()).ok_or_else(missing)? {
+        Program::CgroupSkb(loaded) => loaded.load(),
+        Program::CgroupSock(loaded) => loaded.load(),
+        Program::CgroupSockAddr(loaded) => loaded.load(),
+        _ => return Err(missing()),
+    };
+    result.map_err(|error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            verifier_error(program, io_error, &verifier_log.to_string())
+        }
+        ProgramError::SyscallError(error) => verifier_error(program, error.io_error, ""),
+        error => EnforceError::other("load a program", error),
+    })
+}
+
+fn verifier_error(program: KernelProgram, reason: io::Error, log: &str) -> EnforceError {
+    match reason.raw_os_error() {
+        Some(libc::EPERM) if log.is_empty() => EnforceError::NotPermitted,
+        // An attach type that the kernel does not know is refused before the verifier has said a word.
+        Some(libc::EINVAL) if log.is_empty() => EnforceError::MissingHook { program, source: reason },
+        _ => {
+            let lines: Vec<&str> = log.lines().collect();
+            let log = lines[lines.len().saturating_sub(12)..].join("\n");
+            EnforceError::Verifier { program: program.name().to_owned(), reason, log }
+        }
+    }
+}
+
+fn load_error(error: EbpfError) -> EnforceError {
+    let io_error = match error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => io_error,
+        EbpfError::MapError(MapError::SyscallError(error)) => error.io_error,
+        EbpfError::BtfError(error) => return EnforceError::other("load type information", error),
+        error => return EnforceError::other("load the kernel side", error),
+    };
+    match io_error.raw_os_error() {
+        Some(libc::EPERM) => EnforceError::NotPermitted,
+        Some(libc::ENOSYS | libc::EINVAL) => EnforceError::NoBpf(io_error),
+        _ => EnforceError::other("create the kernel's tables", io_error),
+    }
+}
+
+/// Kernels before 5.11 charge maps and programs to this limit.
+fn raise_memlock() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a valid structure; on failure the old limit stays and the load says what is missing.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}

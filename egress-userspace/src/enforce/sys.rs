@@ -1,0 +1,210 @@
+//! The `bpf(2)` calls that the library has no wrapper for, or only for other key types.
+//!
+//! Keys and values go in as plain bytes of contract types; nothing here knows what they mean.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Update flag: create or replace.
+pub const ANY: u64 = 0;
+/// Update flag: replace only.
+pub const EXIST: u64 = 2;
+
+/// What the kernel says of a cgroup link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CgroupLink {
+    /// The cgroup that the link sits on; 0 once that cgroup is gone and the link is dead.
+    pub cgroup: u64,
+    /// `enum bpf_attach_type`.
+    pub attach_type: u32,
+    /// The program that the link runs.
+    pub program: u32,
+}
+
+/// Writes one map entry.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_UPDATE_ELEM`: E2BIG when a hash or LPM map is full, ENOENT for a storage that no attach made.
+pub fn map_update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V, flags: u64) -> io::Result<()>
+where
+    K: IntoBytes + Immutable + ?Sized,
+    V: IntoBytes + Immutable + ?Sized,
+{
+    let mut attr = map_attr(map, key.as_bytes(), value.as_bytes().as_ptr() as u64);
+    attr.__bindgen_anon_2.flags = flags;
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Removes one map entry; whether there was one.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_DELETE_ELEM`.
+pub fn map_delete<K: IntoBytes + Immutable + ?Sized>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    match call(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut map_attr(map, key.as_bytes(), 0)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads one map entry.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_LOOKUP_ELEM`: ENOENT if there is none.
+pub fn map_lookup<K, V>(map: BorrowedFd<'_>, key: &K) -> io::Result<V>
+where
+    K: IntoBytes + Immutable + ?Sized,
+    V: FromBytes + IntoBytes,
+{
+    let mut value = V::new_zeroed();
+    lookup_into(map, key.as_bytes(), value.as_mut_bytes())?;
+    Ok(value)
+}
+
+/// Reads one entry of a per-CPU map: one value for each possible CPU.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_LOOKUP_ELEM`: ENOENT if there is none.
+pub fn map_lookup_per_cpu<K, V>(map: BorrowedFd<'_>, key: &K, cpus: usize) -> io::Result<Vec<V>>
+where
+    K: IntoBytes + Immutable + ?Sized,
+    V: FromBytes + IntoBytes,
+{
+    let stride = size_of::<V>().next_multiple_of(8);
+    let mut bytes = vec![0_u8; stride * cpus];
+    lookup_into(map, key.as_bytes(), &mut bytes)?;
+    bytes.chunks_exact(stride).map(|chunk| read(&chunk[..size_of::<V>()])).collect()
+}
+
+/// Writes the same value for every CPU of an entry of a per-CPU map.
+///
+/// # Errors
+/// As [`map_update`].
+pub fn map_update_per_cpu<K, V>(map: BorrowedFd<'_>, key: &K, value: &V, cpus: usize) -> io::Result<()>
+where
+    K: IntoBytes + Immutable + ?Sized,
+    V: IntoBytes + Immutable,
+{
+    let mut one = value.as_bytes().to_vec();
+    one.resize(one.len().next_multiple_of(8), 0);
+    map_update(map, key, one.repeat(cpus).as_slice(), ANY)
+}
+
+fn read<V: FromBytes>(bytes: &[u8]) -> io::Result<V> {
+    V::read_from_bytes(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+fn lookup_into(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<()> {
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut map_attr(map, key, value.as_mut_ptr() as u64)).map(drop)
+}
+
+fn map_attr(map: BorrowedFd<'_>, key: &[u8], value: u64) -> bpf_attr {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = fd(map);
+    attr.__bindgen_anon_2.key = key.as_ptr() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value;
+    attr
+}
+
+/// What the kernel says of a link, or `None` if it is no cgroup link.
+///
+/// # Errors
+/// `bpf(2)` `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<Option<CgroupLink>> {
+    // SAFETY: plain data, zero is valid.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = fd(link);
+    attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).unwrap_or(u32::MAX);
+    attr.info.info = &raw mut info as u64;
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        return Ok(None);
+    }
+    // SAFETY: the type says which part of the union is filled.
+    let cgroup = unsafe { info.__bindgen_anon_1.cgroup };
+    Ok(Some(CgroupLink { cgroup: cgroup.cgroup_id, attach_type: cgroup.attach_type, program: info.prog_id }))
+}
+
+/// Programs attached to a cgroup for one attach type: (attach flags, program ids).
+///
+/// # Errors
+/// `bpf(2)` `BPF_PROG_QUERY`.
+pub fn query_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<(u32, Vec<u32>)> {
+    let mut ids = [0_u32; 64];
+    let mut attr = zeroed();
+    attr.query.__bindgen_anon_1.target_fd = fd(cgroup);
+    attr.query.attach_type = attach_type;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.prog_cnt = 64;
+    call(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: the kernel filled the query part.
+    let (flags, count) = unsafe { (attr.query.attach_flags, attr.query.__bindgen_anon_2.prog_cnt) };
+    let count = usize::try_from(count).unwrap_or(0).min(ids.len());
+    Ok((flags, ids[..count].to_vec()))
+}
+
+/// Puts another program behind a link, with no instant in between (5.7).
+///
+/// # Errors
+/// `bpf(2)` `BPF_LINK_UPDATE`: ENOLINK if the link's cgroup is gone.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.link_update.link_fd = fd(link);
+    attr.link_update.__bindgen_anon_1.new_prog_fd = fd(program);
+    call(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Opens a pinned object.
+///
+/// # Errors
+/// `bpf(2)` `BPF_OBJ_GET`.
+pub fn open_pin(path: &std::path::Path) -> io::Result<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Number of CPUs that a per-CPU map has values for.
+///
+/// # Errors
+/// Reading or parsing `/sys/devices/system/cpu/possible`.
+pub fn possible_cpus() -> io::Result<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let count = |part: &str| -> Option<usize> {
+        match part.split_once('-') {
+            Some((first, last)) => Some(last.parse::<usize>().ok()? - first.parse::<usize>().ok()? + 1),
+            None => part.parse::<usize>().ok().map(|_| 1),
+        }
+    };
+    text.trim()
+        .split(',')
+        .map(count)
+        .sum::<Option<usize>>()
+        .ok_or_else(|| io::Error::other(format!("cannot read the list of CPUs {text:?}")))
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of plain data; the kernel demands that unused bytes are zero.
+    unsafe { std::mem::zeroed() }
+}
+
+fn fd(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
+fn call(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the attributes are a whole `bpf_attr`; its pointers lead to buffers that the callers own.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, cmd as libc::c_long, attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,344 @@
+//! Cgroups and pin directories of scopes: found, made, and removed when nothing lives in them any more.
+//!
+//! Everything is named after the run: `<cgroup2 mount>/egress/<run>` and `<bpffs>/egress/<run>`.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::enforce;
+
+/// Why a scope's cgroup could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup2 is mounted.
+    #[error(
+        "no cgroup2 file system is mounted in this mount namespace: mount one (`mount -t cgroup2 none \
+         /sys/fs/cgroup`), and note that `ip netns exec` hides it: use `nsenter --net=/run/netns/NAME` instead"
+    )]
+    NoCgroup2,
+    /// The kernel's list of mounts could not be read.
+    #[error("cannot read /proc/self/mounts: {0}")]
+    Mounts(io::Error),
+    /// Somebody but root can write here, so what runs inside could leave.
+    #[error(
+        "{0} can be written by others than root: a process inside a scope below it could move itself out; \
+         run `egress` where the cgroup2 root belongs to root"
+    )]
+    Delegated(PathBuf),
+    /// A file or directory could not be made or opened.
+    #[error("cannot {operation} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No BPF file system, and none could be mounted.
+    #[error(
+        "no BPF file system at {path} and none could be mounted there ({source}): `mount -t bpf bpf {path}`",
+        path = .path.display()
+    )]
+    NoBpffs {
+        /// The usual place.
+        path: PathBuf,
+        /// Why it could not be mounted.
+        source: io::Error,
+    },
+}
+
+impl CgroupError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+}
+
+/// Where scopes of this machine live.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// `<cgroup2 mount>/egress`
+    pub cgroups: PathBuf,
+    /// `<bpffs>/egress`
+    pub pins: PathBuf,
+}
+
+const BPFFS: &str = "/sys/fs/bpf";
+const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+
+impl Places {
+    /// Finds the cgroup2 mount and a BPF file system, mounting the latter where it is missing.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn find() -> Result<Self, CgroupError> {
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(CgroupError::Mounts)?;
+        let cgroup2 = mounted(&mounts, "cgroup2").next().ok_or(CgroupError::NoCgroup2)?;
+        Ok(Self { cgroups: cgroup2.join("egress"), pins: bpffs(&mounts)?.join("egress") })
+    }
+}
+
+/// Mount points of one type of file system, in the order of the mounts.
+pub fn mounted<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    mounts.lines().filter_map(move |line| {
+        let mut fields = line.split(' ');
+        let (_, place, found) = (fields.next()?, fields.next()?, fields.next()?);
+        (found == kind).then(|| PathBuf::from(unescape(place)))
+    })
+}
+
+/// `/proc/mounts` writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> String {
+    let mut result = String::new();
+    let mut rest = field;
+    while let Some(at) = rest.find('\\') {
+        result.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 4).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        let Some(byte) = digits else { break };
+        result.push(char::from(byte));
+        rest = &rest[at + 4..];
+    }
+    result + rest
+}
+
+fn bpffs(mounts: &str) -> Result<PathBuf, CgroupError> {
+    let usual = PathBuf::from(BPFFS);
+    if let Some(found) = mounted(mounts, "bpf").find(|place| *place == usual) {
+        return Ok(found);
+    }
+    let missing = |source: nix::Error| CgroupError::NoBpffs { path: PathBuf::from(BPFFS), source: source.into() };
+    nix::mount::mount(Some("bpf"), &usual, Some("bpf"), nix::mount::MsFlags::empty(), Some("mode=700"))
+        .map_err(missing)?;
+    let stat = nix::sys::statfs::statfs(&usual).map_err(missing)?;
+    if u64::try_from(stat.filesystem_type().0).unwrap_or(0) != BPFFS_MAGIC {
+        return Err(missing(nix::Error::ENODEV));
+    }
+    Ok(usual)
+}
+
+/// A scope's own cgroup, locked against the clean-up of other processes while this value lives.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    pins: PathBuf,
+    id: u64,
+    directory: Flock<File>,
+}
+
+impl Cgroup {
+    /// Makes the cgroup of a run.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; nothing is left behind.
+    pub fn create(places: &Places, run: &str) -> Result<Self, CgroupError> {
+        let path = places.cgroups.join(run);
+        create_directories(&places.cgroups, &path)?;
+        let result = Self::open(places, run).and_then(|cgroup| {
+            cgroup.refuse_delegated(places)?;
+            Ok(cgroup)
+        });
+        if result.is_err() {
+            remove_directories(&places.cgroups, &path);
+        }
+        result
+    }
+
+    fn open(places: &Places, run: &str) -> Result<Self, CgroupError> {
+        let path = places.cgroups.join(run);
+        let directory = File::open(&path).map_err(CgroupError::io("open", &path))?;
+        // The cgroup id is the inode number of its directory.
+        let id = directory.metadata().map_err(CgroupError::io("look at", &path))?.ino();
+        let directory = Flock::lock(directory, FlockArg::LockSharedNonblock)
+            .map_err(|(_, error)| CgroupError::io("lock", &path)(error.into()))?;
+        Ok(Self { pins: places.pins.join(run), path, id, directory })
+    }
+
+    /// A process may move to another cgroup if it can write `cgroup.procs` there and in their common ancestor.
+    fn refuse_delegated(&self, places: &Places) -> Result<(), CgroupError> {
+        let root = places.cgroups.parent().unwrap_or(&places.cgroups);
+        for directory in self.path.ancestors().take_while(|path| path.starts_with(root)) {
+            let procs = directory.join("cgroup.procs");
+            for path in [directory, &procs] {
+                let metadata = fs::metadata(path).map_err(CgroupError::io("look at", path))?;
+                if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+                    return Err(CgroupError::Delegated(path.to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its links are pinned.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Its id, the inode number of its directory.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its directory, opened.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Opens `cgroup.procs` for joining.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn procs(&self) -> Result<File, CgroupError> {
+        let path = self.path.join("cgroup.procs");
+        File::options().write(true).open(&path).map_err(CgroupError::io("open", &path))
+    }
+
+    /// Ids of the processes inside, children cgroups included.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        collect_processes(&self.path, &mut found);
+        found
+    }
+
+    /// Opens `cgroup.events`, which becomes readable with priority when the cgroup gets or loses its last process.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn events(&self) -> Result<File, CgroupError> {
+        let path = self.path.join("cgroup.events");
+        File::open(&path).map_err(CgroupError::io("open", &path))
+    }
+
+    /// Removes cgroup and pins if no process is left inside; whether it did.
+    pub fn remove_if_empty(&self) -> bool {
+        remove_scope(&self.path, &self.pins)
+    }
+}
+
+fn collect_processes(path: &Path, found: &mut Vec<u32>) {
+    let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for child in subdirectories(path) {
+        collect_processes(&child, found);
+    }
+}
+
+/// Whether `cgroup.events` says that processes live inside.
+///
+/// # Errors
+/// As `read(2)`; ENODEV once the cgroup is gone.
+pub fn is_populated(events: &mut File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.rewind()?;
+    events.read_to_string(&mut text)?;
+    Ok(text.lines().any(|line| line == "populated 1"))
+}
+
+/// Removes what runs left behind whose supervisor and keeper are gone and in which no process lives any more; the
+/// names of the runs. Those that still have processes stay enforced and are left alone.
+pub fn clean_up(places: &Places) -> Vec<String> {
+    let mut removed = Vec::new();
+    for path in subdirectories(&places.cgroups) {
+        let Some(run) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // A supervisor and its keeper hold the lock shared.
+        let Ok(directory) = File::open(&path) else { continue };
+        let Ok(lock) = Flock::lock(directory, FlockArg::LockExclusiveNonblock) else { continue };
+        if remove_scope(&path, &places.pins.join(run)) {
+            removed.push(run.to_owned());
+        }
+        drop(lock);
+    }
+    for pins in subdirectories(&places.pins) {
+        let Some(run) = pins.file_name().and_then(|name| name.to_str()) else { continue };
+        if !places.cgroups.join(run).exists() {
+            enforce::remove_pins(&pins);
+            removed.push(run.to_owned());
+        }
+    }
+    let _in_use = fs::remove_dir(&places.pins);
+    let _in_use = fs::remove_dir(&places.cgroups);
+    removed
+}
+
+/// Removes a scope in which no process lives; whether it did. The cgroup goes first: as long as it exists its pins must.
+pub(super) fn remove_scope(path: &Path, pins: &Path) -> bool {
+    if !remove_tree(path) {
+        return false;
+    }
+    enforce::remove_pins(pins);
+    for parent in [path.parent(), pins.parent()].into_iter().flatten() {
+        let _in_use = fs::remove_dir(parent);
+    }
+    true
+}
+
+/// Removes a cgroup and what processes made below it; false if one of them is in use.
+fn remove_tree(path: &Path) -> bool {
+    for child in subdirectories(path) {
+        remove_tree(&child);
+    }
+    match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn remove_directories(parent: &Path, path: &Path) {
+    let _gone = fs::remove_dir(path);
+    let _in_use = fs::remove_dir(parent);
+}
+
+fn create_directories(parent: &Path, path: &Path) -> Result<(), CgroupError> {
+    // Another run may remove the shared parent between the two calls.
+    for _ in 0..100 {
+        match fs::create_dir(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(CgroupError::io("make the cgroup", parent)(error));
+            }
+            _ => {}
+        }
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result.map_err(CgroupError::io("make the cgroup", path)),
+        }
+    }
+    Err(CgroupError::io("make the cgroup", path)(io::ErrorKind::NotFound.into()))
+}
+
+fn subdirectories(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_type_with_escapes_undone() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/uni\\040fied cgroup2 rw 0 0\n\
+                      none /cgroup2 ext4 rw 0 0\n";
+        let found: Vec<_> = mounted(mounts, "cgroup2").collect();
+        assert_eq!(found, [PathBuf::from("/sys/fs/cgroup/uni fied")]);
+    }
+}

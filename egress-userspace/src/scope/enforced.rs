@@ -1,0 +1,119 @@
+//! A scope from its cgroup to its policy: closed when made, proven closed, then opened as far as the policy says.
+
+use egress_common::{Counters, Scope};
+
+use super::cgroup::{Cgroup, CgroupError, Places};
+use crate::{
+    compile::Compiled,
+    enforce::{Attachment, Engine, EnforceError, KernelProgram, Limits, self_test},
+};
+
+/// The one slot and epoch of a scope that has its tables to itself.
+pub const SLOT: u32 = 1;
+const EPOCH: u32 = 1;
+
+/// Events a CPU may emit in each tenth of a second for each verdict.
+const EVENT_RATE: u32 = 500;
+
+/// Why a scope is not enforced. Nothing is left attached, pinned or made.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    /// The cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The kernel side.
+    #[error(transparent)]
+    Enforce(#[from] EnforceError),
+}
+
+/// A cgroup with the programs attached. Removed when dropped, unless processes live inside: then it stays enforced.
+pub struct EnforcedScope {
+    /// Maps and programs.
+    pub engine: Engine,
+    attachment: Attachment,
+    cgroup: Cgroup,
+}
+
+impl EnforcedScope {
+    /// Makes the cgroup, attaches and pins the programs, verifies where each link is, and has attempts refused inside.
+    /// The scope refuses everything until [`EnforcedScope::open`].
+    ///
+    /// Must be called while the process has one thread.
+    ///
+    /// # Errors
+    /// [`ScopeError`].
+    pub fn close(places: &Places, run: &str, limits: &Limits) -> Result<Self, ScopeError> {
+        Self::close_with(places, run, limits, &KernelProgram::ALL)
+    }
+
+    /// As [`EnforcedScope::close`] with some of the programs only and without the self-test, which would fail: to
+    /// measure what each program is for.
+    ///
+    /// # Errors
+    /// [`ScopeError`].
+    pub fn close_with(
+        places: &Places,
+        run: &str,
+        limits: &Limits,
+        programs: &[KernelProgram],
+    ) -> Result<Self, ScopeError> {
+        let mut engine = Engine::load_programs(limits, programs)?;
+        let cgroup = Cgroup::create(places, run)?;
+        let attached = engine.attach(programs, cgroup.fd(), cgroup.id(), cgroup.path(), cgroup.pins());
+        let scope = match attached {
+            Ok(attachment) => Self { engine, attachment, cgroup },
+            Err(error) => {
+                cgroup.remove_if_empty();
+                return Err(error.into());
+            }
+        };
+        if programs == KernelProgram::ALL {
+            self_test(&scope.cgroup.procs()?)?;
+            scope.engine.reset_counters(scope.cgroup.id())?;
+        }
+        Ok(scope)
+    }
+
+    /// Writes the policy and puts it into force in one write.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; the scope stays closed.
+    pub fn open(&self, compiled: &Compiled) -> Result<(), EnforceError> {
+        self.engine.write_slot(SLOT, compiled)?;
+        let state = Scope {
+            slot: SLOT,
+            epoch: EPOCH,
+            cgroup: self.cgroup.id(),
+            audit: u8::from(compiled.audit),
+            blocks: u8::from(compiled.needs_blocks()),
+            pad: [0; 2],
+            event_rate: EVENT_RATE,
+        };
+        self.engine.set_scope(self.cgroup.id(), &state)?;
+        self.attachment.verify()
+    }
+
+    /// Its cgroup.
+    pub const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Its links.
+    pub const fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// Its counters.
+    ///
+    /// # Errors
+    /// [`EnforceError`].
+    pub fn counters(&self) -> Result<Counters, EnforceError> {
+        self.engine.counters(self.cgroup.id())
+    }
+}
+
+impl Drop for EnforcedScope {
+    fn drop(&mut self) {
+        self.cgroup.remove_if_empty();
+    }
+}

@@ -1,0 +1,260 @@
+//! Starts a command inside a scope: joined, stripped of the means to leave, and only then executed.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, Command},
+};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+    unistd::{setgroups, setresgid, setresuid},
+};
+
+use super::{cgroup, identity::Identity};
+
+/// What a command may keep if it runs as root. Everything else, and in particular `NET_RAW`, `NET_ADMIN`, `BPF`,
+/// `PERFMON`, `SYS_ADMIN`, `SYS_PTRACE`, `SYS_MODULE`, `MKNOD` and `DAC_READ_SEARCH`, would lead out of the scope.
+const KEPT: [Capability; 12] = [
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_IPC_LOCK,
+    Capability::CAP_KILL,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_NICE,
+];
+
+/// A command to start.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Program, found along `PATH`, and its arguments.
+    pub command: Vec<OsString>,
+    /// Who it runs as.
+    pub identity: Identity,
+    /// The signal mask that it gets.
+    pub mask: SigSet,
+}
+
+/// Why a command did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// No such program.
+    #[error("{}: command not found, or the interpreter that its first line names", .0.display())]
+    NotFound(PathBuf),
+    /// It is there but cannot be executed.
+    #[error("{}: cannot execute: {source}", .program.display())]
+    NotExecutable {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of the steps before it failed.
+    #[error("cannot {step} for the command: {source}")]
+    Step {
+        /// Which.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A standard descriptor is a network socket.
+    #[error(
+        "{0} is a network socket: it was made outside the scope and stays outside it for ever, so the command could \
+         send through it unseen; connect it through a pipe instead"
+    )]
+    SocketAsStdio(&'static str),
+}
+
+/// The steps between fork and exec, in order. The child announces each, so that a failure has a name.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Step {
+    Join,
+    Hide,
+    Capabilities,
+    Groups,
+    User,
+    NoNewPrivileges,
+    Descriptors,
+    Signals,
+    Exec,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::Join, "join the scope's cgroup"),
+        (Self::Hide, "hide cgroups and pins"),
+        (Self::Capabilities, "drop capabilities"),
+        (Self::Groups, "set the groups"),
+        (Self::User, "set the user"),
+        (Self::NoNewPrivileges, "set no_new_privs"),
+        (Self::Descriptors, "close inherited descriptors"),
+        (Self::Signals, "restore the signal mask"),
+        (Self::Exec, "start the program"),
+    ];
+}
+
+impl Launch {
+    /// Starts the command in the cgroup behind `procs` (an open `cgroup.procs`). Its first instruction runs inside.
+    ///
+    /// Must be called while the process has one thread.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; nothing runs then.
+    pub fn start(&self, procs: &File) -> Result<Child, LaunchError> {
+        refuse_sockets_as_stdio()?;
+        let program = PathBuf::from(&self.command[0]);
+        let pipe = |source| LaunchError::Step { step: "make a pipe", source };
+        let (mut steps, announce) = io::pipe().map_err(pipe)?;
+        let procs = procs.try_clone().map_err(pipe)?;
+        let mut command = Command::new(&program);
+        command.args(&self.command[1..]);
+        self.set_environment(&mut command);
+        let (identity, mask) = (self.identity.clone(), self.mask);
+        // SAFETY: this process has one thread, so between fork and exec the child may allocate and lock.
+        unsafe { command.pre_exec(move || prepare(&identity, &mask, &procs, &announce)) };
+        let result = command.spawn();
+        drop(command);
+        result.map_err(|source| match last_step(&mut steps) {
+            // The library looks the program up before it forks or right at exec.
+            None | Some(Step::Exec) if source.kind() == io::ErrorKind::NotFound => LaunchError::NotFound(program),
+            None | Some(Step::Exec) => LaunchError::NotExecutable { program, source },
+            Some(step) => LaunchError::Step { step: Step::ALL[step as usize].1, source },
+        })
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        if self.identity.uid == nix::unistd::geteuid() {
+            return;
+        }
+        for variable in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND", "SUDO_HOME"] {
+            command.env_remove(variable);
+        }
+        if let Some(account) = &self.identity.account {
+            command.env("HOME", &account.home).env("SHELL", &account.shell);
+            command.env("USER", &account.name).env("LOGNAME", &account.name);
+        }
+    }
+}
+
+fn last_step(steps: &mut PipeReader) -> Option<Step> {
+    let mut announced = Vec::new();
+    // The writing ends are closed: by `drop` here, by exit in the child.
+    steps.read_to_end(&mut announced).ok()?;
+    let last = usize::from(*announced.last()?);
+    Step::ALL.get(last).map(|(step, _)| *step)
+}
+
+/// Runs in the child. The order matters: joining needs root, and no step after it can be refused by the scope.
+fn prepare(identity: &Identity, mask: &SigSet, procs: &File, mut announce: &PipeWriter) -> io::Result<()> {
+    for (step, _) in Step::ALL {
+        announce.write_all(&[step as u8])?;
+        match step {
+            Step::Join => {
+                let mut procs = procs;
+                procs.write_all(b"0")?;
+            }
+            // An ordinary user can write none of what is hidden; hiding it costs a mount namespace.
+            Step::Hide if identity.uid.is_root() => hide_enforcement()?,
+            Step::Hide => {}
+            Step::Capabilities => drop_capabilities().map_err(io::Error::other)?,
+            Step::Groups => {
+                setgroups(&identity.groups)?;
+                setresgid(identity.gid, identity.gid, identity.gid)?;
+            }
+            Step::User => {
+                setresuid(identity.uid, identity.uid, identity.uid)?;
+                if identity.uid.is_root() {
+                    keep_only(&kept()).map_err(io::Error::other)?;
+                }
+            }
+            Step::NoNewPrivileges => nix::sys::prctl::set_no_new_privs()?,
+            Step::Descriptors => close_on_exec_from(3)?,
+            Step::Signals => sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)?,
+            Step::Exec => {}
+        }
+    }
+    Ok(())
+}
+
+/// For a command that runs as root, which owns `cgroup.procs` and the pins: makes cgroups read-only and covers the BPF
+/// file systems, in a mount namespace that only a capability it does not have could change.
+fn hide_enforcement() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    for place in cgroup::mounted(&mounts, "cgroup2") {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(none, &place, none, flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, none)?;
+    }
+    for place in cgroup::mounted(&mounts, "bpf") {
+        mount(Some("none"), &place, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=4k,mode=000"))?;
+    }
+    Ok(())
+}
+
+fn kept() -> CapsHashSet {
+    KEPT.into_iter().collect()
+}
+
+fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+    let kept = kept();
+    caps::clear(None, CapSet::Ambient)?;
+    for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        caps::drop(None, CapSet::Bounding, *capability)?;
+    }
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())
+}
+
+fn keep_only(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?.intersection(kept).copied().collect();
+    caps::set(None, CapSet::Effective, &permitted)?;
+    caps::set(None, CapSet::Permitted, &permitted)
+}
+
+/// Marked rather than closed, because the pipe on which a failed exec is told is among them.
+fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: marks descriptors, closes none.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return Ok(());
+    }
+    // Before 5.11 close_range has no such flag.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if number.unsigned_abs() >= first {
+            // SAFETY: marks a descriptor; one that is gone meanwhile is an error that changes nothing.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+fn refuse_sockets_as_stdio() -> Result<(), LaunchError> {
+    for (number, name) in [(0, "standard input"), (1, "standard output"), (2, "standard error")] {
+        let mut domain: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or(4);
+        // SAFETY: an integer and its size; what is no socket is an error.
+        let result = unsafe {
+            libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut length)
+        };
+        if result == 0 && domain != libc::AF_UNIX {
+            return Err(LaunchError::SocketAsStdio(name));
+        }
+    }
+    Ok(())
+}
