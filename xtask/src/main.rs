@@ -1,2 +1,45 @@
-//! Tasks of the project.
-fn main() {}
+//! Tasks of the project: `cargo xtask TASK`. Needs nothing but cargo itself, and no other crate of the workspace.
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+mod apt;
+mod build;
+mod ebpf;
+mod progress;
+mod run;
+mod setup;
+
+const HELP: &str = "\
+Usage: cargo xtask TASK
+
+  setup [--check]   find or install everything that builds, demo and tests need
+  build-ebpf        build the kernel side alone; print its path and size
+  build [--debug]   build `egress`, one static binary (release, unless --debug)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match task(&args.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(args: &[&str]) -> Result<ExitCode> {
+    match args {
+        ["setup"] => build::setup()?,
+        ["setup", "--check"] => setup::check(setup::Tools::Test)?,
+        ["build-ebpf"] => build::ebpf()?,
+        ["build"] => build::egress(build::Profile::Release)?,
+        ["build", "--debug"] => build::egress(build::Profile::Dev)?,
+        [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
+        _ => bail!("no such task: `{}`\n\n{HELP}", args.join(" ")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -8,10 +8,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::{EnforceError, KernelProgram, sys};
-
-/// The kernel side, compiled by the build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
+use super::{EnforceError, KernelProgram, object::OBJECT, sys};
 
 /// Sizes of the tables.
 #[derive(Clone, Copy, Debug)]

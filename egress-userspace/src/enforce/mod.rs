@@ -4,6 +4,7 @@
 mod attach;
 mod engine;
 mod error;
+mod object;
 mod program;
 mod selftest;
 pub mod sys;

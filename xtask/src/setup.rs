@@ -1,0 +1,206 @@
+//! Finds or installs what builds the kernel side, and the programs that the demo and the tests drive.
+//! Touches nothing of the user's but the distribution's packages: the linker goes below `.toolchain`.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ebpf::{self, Compiler, LINKER_VERSION, MIN_RUSTC, Toolchain};
+use crate::progress::Steps;
+use crate::{apt, run};
+
+/// The LLVM releases that this bpf-linker can be built against.
+const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
+
+/// What the work at hand needs beside the toolchain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tools {
+    /// Nothing.
+    Build,
+    /// The demo's network and servers.
+    Demo,
+    /// The real clients and servers of the lab.
+    Test,
+}
+
+/// Programs, what needs them first, and the package that has them.
+const TOOLS: [(Tools, &str, &str); 11] = [
+    (Tools::Demo, "ip", "iproute2"),
+    (Tools::Demo, "python3", "python3-minimal"),
+    (Tools::Demo, "openssl", "openssl"),
+    (Tools::Test, "curl", "curl"),
+    (Tools::Test, "dig", "bind9-dnsutils"),
+    (Tools::Test, "ncat", "ncat"),
+    (Tools::Test, "node", "nodejs"),
+    (Tools::Test, "git", "git"),
+    (Tools::Test, "ssh", "openssh-client"),
+    (Tools::Test, "sshd", "openssh-server"),
+    (Tools::Test, "setpriv", "util-linux"),
+];
+
+/// Says what is there and what is missing, and changes nothing.
+pub(crate) fn check(tools: Tools) -> Result<()> {
+    let toolchain = ebpf::find(run::root());
+    match &toolchain {
+        Ok(found) => eprintln!("{}", describe(found)),
+        Err(why) => eprintln!("{why}\n\n{}", by_hand()),
+    }
+    let missing = missing_tools(tools);
+    if !missing.is_empty() {
+        eprintln!("missing programs: install {}", missing.join(" "));
+    }
+    if toolchain.is_err() || !missing.is_empty() {
+        bail!("set-up is incomplete: run `cargo xtask setup` as root");
+    }
+    Ok(())
+}
+
+/// Installs what is missing; does nothing, in a moment, if nothing is.
+pub(crate) fn install(tools: Tools) -> Result<Toolchain> {
+    let root = run::root();
+    let missing = missing_tools(tools);
+    if missing.is_empty()
+        && let Ok(found) = ebpf::find(root)
+    {
+        return Ok(found);
+    }
+    // A build that is started meanwhile waits in its build script until this lock is released.
+    let _held = ebpf::lock(root, true).map_err(anyhow::Error::msg)?;
+    let mut steps = Steps::new(3);
+    let mut packages = missing;
+    let mut compiler = steps.run("set-up: look for a compiler for BPF", || Ok(usable_compiler()))?;
+    steps.run("set-up: install packages", || {
+        if compiler.is_none() {
+            packages.extend(compiler_packages()?);
+        }
+        install_packages(&packages)?;
+        compiler = compiler.take().or_else(usable_compiler);
+        Ok(())
+    })?;
+    let Some(compiler) = compiler else { bail!("no usable compiler for BPF\n\n{}", by_hand()) };
+    steps.run(format!("set-up: bpf-linker {LINKER_VERSION} for LLVM {}", compiler.llvm), || {
+        if ebpf::linker_for(root, &compiler).is_none() {
+            install_linker(root, &compiler)?;
+        }
+        Ok(())
+    })?;
+    ebpf::find(root).map_err(|why| anyhow::anyhow!("{why}\n\n{}", by_hand()))
+}
+
+/// One line about a toolchain.
+pub(crate) fn describe(found: &Toolchain) -> String {
+    format!("kernel side: {}, LLVM {}, {}", found.compiler.name, found.compiler.llvm, found.linker.display())
+}
+
+/// A compiler that is complete, or would be with a linker that can be built.
+fn usable_compiler() -> Option<Compiler> {
+    ebpf::compilers().into_iter().find(|compiler| {
+        compiler.lacks().is_none()
+            && (ebpf::linker_for(run::root(), compiler).is_some()
+                || (LINKER_LLVM.contains(&compiler.llvm) && llvm_library(compiler).is_some()))
+    })
+}
+
+/// The packages with the distribution's compiler; without a distribution's compiler, rustup's nightly is tried.
+fn compiler_packages() -> Result<Vec<String>> {
+    if apt::usable() {
+        if let Some(rust) = apt::rust() {
+            return Ok(rust.packages);
+        }
+        apt::update()?;
+        if let Some(rust) = apt::rust() {
+            return Ok(rust.packages);
+        }
+    }
+    if run::on_path("rustup").is_some() {
+        let args = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
+        run::quietly(Command::new("rustup").args(args)).with_context(by_hand)?;
+        return Ok(Vec::new());
+    }
+    bail!("{}", by_hand())
+}
+
+fn install_packages(packages: &[String]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !apt::usable() {
+        bail!("cannot install packages here (this needs apt-get and root); install: {}", packages.join(" "));
+    }
+    // The lists may be older than the archive; fetching them costs seconds, so only when it is needed.
+    apt::install(packages).or_else(|_| apt::update().and_then(|()| apt::install(packages)))
+}
+
+/// Builds the linker against the compiler's own LLVM, so that it reads exactly that compiler's bitcode.
+fn install_linker(root: &Path, compiler: &Compiler) -> Result<()> {
+    let library = llvm_library(compiler).with_context(|| format!("no LLVM {} library", compiler.llvm))?;
+    let home = ebpf::linker_home(root, compiler);
+    let unfinished = home.with_extension("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot clear {}", unfinished.display()))?;
+    }
+    let llvm = home.join("llvm");
+    fs::create_dir_all(llvm.join("lib")).with_context(|| format!("cannot make {}", llvm.display()))?;
+    let own_name = library.file_name().context("the LLVM library has no name")?;
+    for name in [own_name, "libLLVM.so".as_ref()] {
+        let link = llvm.join("lib").join(name);
+        if fs::symlink_metadata(&link).is_ok() {
+            fs::remove_file(&link)?;
+        }
+        symlink(&library, &link).with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    let mut cmd = run::cargo();
+    cmd.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--debug", "--quiet"])
+        .args(["--no-default-features", "--features", &format!("llvm-{}", compiler.llvm)])
+        .arg("--root")
+        .arg(&unfinished)
+        .arg("--target-dir")
+        .arg(unfinished.join("target"))
+        .env("LLVM_PREFIX", &llvm)
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        .env_remove("CARGO_BUILD_TARGET")
+        .env_remove("RUSTFLAGS");
+    run::quietly(&mut cmd).with_context(by_hand)?;
+    fs::create_dir_all(home.join("bin"))?;
+    fs::rename(unfinished.join("bin/bpf-linker"), home.join("bin/bpf-linker"))?;
+    fs::remove_dir_all(&unfinished).with_context(|| format!("cannot clear {}", unfinished.display()))
+}
+
+/// The shared LLVM of a compiler, or one of the same release from the distribution.
+fn llvm_library(compiler: &Compiler) -> Option<PathBuf> {
+    let major = compiler.llvm;
+    let prefixes = [format!("/usr/lib/llvm-{major}/lib"), format!("/usr/lib64/llvm{major}/lib64")];
+    let names = [format!("libLLVM.so.{major}.1"), format!("libLLVM-{major}.so")];
+    let elsewhere = prefixes.iter().flat_map(|dir| names.iter().map(move |name| Path::new(dir).join(name)));
+    compiler.llvm_library.clone().into_iter().chain(elsewhere).find(|path| path.is_file())
+}
+
+fn missing_tools(tools: Tools) -> Vec<String> {
+    let wanted = TOOLS.iter().filter(|(group, ..)| *group <= tools);
+    let missing = wanted.filter(|(_, program, _)| run::on_path(program).is_none());
+    missing.map(|(_, _, package)| (*package).to_owned()).collect()
+}
+
+/// What a person has to install where this program cannot.
+fn by_hand() -> String {
+    let (major, minor) = MIN_RUSTC;
+    let packages = apt::rust().map_or_else(
+        || "a distribution package of that release with its `rust-src` or its `core` for BPF".to_owned(),
+        |rust| format!("as root: apt-get install {}", rust.packages.join(" ")),
+    );
+    let home = env::var("CARGO_HOME").unwrap_or_else(|_| "~/.cargo".to_owned());
+    format!(
+        "To build the kernel side, install by hand:\n\
+         1. a Rust compiler, {major}.{minor} or newer, with `core` for BPF; either\n   \
+            {packages}; or\n   \
+            rustup toolchain install nightly --profile minimal --component rust-src\n\
+         2. bpf-linker for that compiler's LLVM N (the last line of its `rustc -vV`), into {home}/bin:\n   \
+            cargo install bpf-linker --version {LINKER_VERSION} --no-default-features --features llvm-N\n   \
+            with LLVM_PREFIX naming the directory whose lib/ holds libLLVM.so\n\
+         and run `cargo xtask setup` again."
+    )
+}
