@@ -180,8 +180,7 @@ pub(crate) fn lock(root: &Path, exclusive: bool) -> Result<File, String> {
 /// The linker only has to exist when something is linked.
 pub(crate) fn command(compiler: &Compiler, linker: &Path, build: &Build<'_>, verb: &str) -> Command {
     let mut cmd = Command::new(compiler.cargo());
-    // The host's wrappers, flags and compiler are not meant for this target.
-    for key in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTDOC"] {
+    for (key, _) in env::vars_os().filter(|(key, _)| meant_for_the_host(&key.to_string_lossy())) {
         cmd.env_remove(key);
     }
     let flags = [
@@ -225,6 +224,16 @@ pub(crate) fn build(
         return Err(format!("{} is no object with BTF: check the linker", object.display()));
     }
     Ok((object, said))
+}
+
+/// Whether a variable tells about the host's build: its compiler, flags and profile are not this target's, and
+/// what cargo tells a build script would make the object depend on who asked for it.
+fn meant_for_the_host(key: &str) -> bool {
+    const PREFIXES: [&str; 6] =
+        ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PROFILE_", "DEP_"];
+    let names =
+        ["HOST", "TARGET", "OUT_DIR", "PROFILE", "OPT_LEVEL", "DEBUG", "RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"];
+    PREFIXES.iter().any(|prefix| key.starts_with(prefix)) || key.starts_with("RUSTC") || names.contains(&key)
 }
 
 /// One directory for each set of features: builds that differ must never copy each other's object.
