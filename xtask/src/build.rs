@@ -1,13 +1,16 @@
 //! Builds the kernel side and the binary that embeds it.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::setup::{self, Tools};
+use crate::progress::Steps;
+use crate::setup::{self, Pending, Tools};
 use crate::{ebpf, run};
 
 /// How much the compiler is asked to do.
@@ -30,18 +33,46 @@ pub(crate) fn setup() -> Result<()> {
 /// `cargo xtask build-ebpf`
 pub(crate) fn ebpf() -> Result<()> {
     let toolchain = setup::install(Tools::Build)?;
-    let target_dir = run::target_dir();
-    let build = ebpf::Build {
-        root: run::root(),
-        target_dir: &target_dir,
-        arch: std::env::consts::ARCH,
-        big_endian: cfg!(target_endian = "big"),
-        log: false,
-    };
-    let (object, _) = ebpf::build(&toolchain, &build, Stdio::inherit()).map_err(anyhow::Error::msg)?;
+    let (object, _) =
+        kernel_side(|build| ebpf::build(&toolchain, build, Stdio::inherit())).map_err(anyhow::Error::msg)?;
     let size = fs::metadata(&object).with_context(|| format!("cannot read {}", object.display()))?.len();
     println!("{} ({size} bytes)", object.display());
     Ok(())
+}
+
+/// Calls with the build of the kernel side for this machine.
+pub(crate) fn kernel_side<T>(with: impl FnOnce(&ebpf::Build<'_>) -> T) -> T {
+    with(&ebpf::Build {
+        root: run::root(),
+        target_dir: &run::target_dir(),
+        arch: std::env::consts::ARCH,
+        big_endian: cfg!(target_endian = "big"),
+        log: false,
+    })
+}
+
+/// Does all set-up and builds the binary as fast as it goes: set-up and compilation overlap.
+pub(crate) fn ready(tools: Tools) -> Result<PathBuf> {
+    let compile = || {
+        let mut cmd = run::cargo();
+        cmd.args(["build", "--package", "egress"]);
+        // One job more than processors: the build script only waits while set-up runs.
+        let jobs = thread::available_parallelism().map_or(2, NonZero::get) + 1;
+        run::quietly(cmd.arg(format!("--jobs={jobs}")))
+    };
+    const TITLE: &str = "build egress";
+    match setup::begin(tools)? {
+        None => Steps::new(1).run(TITLE, compile)?,
+        Some(pending) => {
+            let mut steps = Steps::new(Pending::STEPS + 1);
+            thread::scope(|scope| {
+                let compiling = scope.spawn(compile);
+                pending.finish(&mut steps)?;
+                steps.run(TITLE, || compiling.join().map_err(|_| anyhow!("the build panicked"))?)
+            })?;
+        }
+    }
+    Ok(binary(Profile::Dev))
 }
 
 /// `cargo xtask build`

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 mod apt;
 mod build;
+mod demo;
 mod ebpf;
 mod progress;
 mod run;
@@ -16,6 +17,7 @@ const HELP: &str = "\
 Usage: cargo xtask TASK
 
   setup [--check]   find or install everything that builds, demo and tests need
+  demo              watch an agent leak a document, and fail to with `egress` (root)
   build-ebpf        build the kernel side alone; print its path and size
   build [--debug]   build `egress`, one static binary (release, unless --debug)
 ";
@@ -38,6 +40,7 @@ fn task(args: &[&str]) -> Result<ExitCode> {
         ["build-ebpf"] => build::ebpf()?,
         ["build"] => build::egress(build::Profile::Release)?,
         ["build", "--debug"] => build::egress(build::Profile::Dev)?,
+        ["demo"] => return demo::demo(),
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => bail!("no such task: `{}`\n\n{HELP}", args.join(" ")),
     }

@@ -2,16 +2,17 @@
 //! Touches nothing of the user's but the distribution's packages: the linker goes below `.toolchain`.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::ebpf::{self, Compiler, LINKER_VERSION, MIN_RUSTC, Toolchain};
 use crate::progress::Steps;
-use crate::{apt, run};
+use crate::{apt, build, run};
 
 /// The LLVM releases that this bpf-linker can be built against.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
@@ -30,7 +31,7 @@ pub(crate) enum Tools {
 /// Programs, what needs them first, and the package that has them.
 const TOOLS: [(Tools, &str, &str); 11] = [
     (Tools::Demo, "ip", "iproute2"),
-    (Tools::Demo, "python3", "python3-minimal"),
+    (Tools::Demo, "python3", "python3"),
     (Tools::Demo, "openssl", "openssl"),
     (Tools::Test, "curl", "curl"),
     (Tools::Test, "dig", "bind9-dnsutils"),
@@ -59,36 +60,54 @@ pub(crate) fn check(tools: Tools) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing; does nothing, in a moment, if nothing is.
-pub(crate) fn install(tools: Tools) -> Result<Toolchain> {
+/// Work that set-up still has to do. Builds that start while it exists wait for it in their build script.
+pub(crate) struct Pending {
+    packages: Vec<String>,
+    _held: File,
+}
+
+/// Looks whether anything is missing; nothing is a matter of a moment.
+pub(crate) fn begin(tools: Tools) -> Result<Option<Pending>> {
     let root = run::root();
-    let missing = missing_tools(tools);
-    if missing.is_empty()
-        && let Ok(found) = ebpf::find(root)
-    {
-        return Ok(found);
+    let packages = missing_tools(tools);
+    if packages.is_empty() && ebpf::find(root).is_ok() {
+        return Ok(None);
     }
-    // A build that is started meanwhile waits in its build script until this lock is released.
-    let _held = ebpf::lock(root, true).map_err(anyhow::Error::msg)?;
-    let mut steps = Steps::new(3);
-    let mut packages = missing;
-    let mut compiler = steps.run("set-up: look for a compiler for BPF", || Ok(usable_compiler()))?;
-    steps.run("set-up: install packages", || {
-        if compiler.is_none() {
-            packages.extend(compiler_packages()?);
-        }
-        install_packages(&packages)?;
-        compiler = compiler.take().or_else(usable_compiler);
+    let held = ebpf::lock(root, true).map_err(anyhow::Error::msg)?;
+    Ok(Some(Pending { packages, _held: held }))
+}
+
+/// Installs what is missing, step by step.
+pub(crate) fn install(tools: Tools) -> Result<Toolchain> {
+    if let Some(pending) = begin(tools)? {
+        pending.finish(&mut Steps::new(Pending::STEPS))?;
+    }
+    ebpf::find(run::root()).map_err(anyhow::Error::msg)
+}
+
+impl Pending {
+    /// How many steps `finish` takes.
+    pub(crate) const STEPS: usize = 3;
+
+    /// Does what is left to do; when it returns, waiting builds go on.
+    pub(crate) fn finish(self, steps: &mut Steps) -> Result<()> {
+        let root = run::root();
+        let mut packages = self.packages;
+        let mut compiler = steps.run("look for a compiler for BPF", || Ok(usable_compiler()))?;
+        steps.run("install packages", || {
+            if compiler.is_none() {
+                packages.extend(compiler_packages()?);
+            }
+            install_packages(&packages)?;
+            compiler = compiler.take().or_else(usable_compiler);
+            Ok(())
+        })?;
+        let Some(compiler) = compiler else { bail!("no usable compiler for BPF\n\n{}", by_hand()) };
+        let title = format!("build bpf-linker {LINKER_VERSION} for {}", compiler.name);
+        steps.run(title, || install_linker(root, &compiler))?;
+        ebpf::find(root).map_err(|why| anyhow!("{why}\n\n{}", by_hand()))?;
         Ok(())
-    })?;
-    let Some(compiler) = compiler else { bail!("no usable compiler for BPF\n\n{}", by_hand()) };
-    steps.run(format!("set-up: bpf-linker {LINKER_VERSION} for LLVM {}", compiler.llvm), || {
-        if ebpf::linker_for(root, &compiler).is_none() {
-            install_linker(root, &compiler)?;
-        }
-        Ok(())
-    })?;
-    ebpf::find(root).map_err(|why| anyhow::anyhow!("{why}\n\n{}", by_hand()))
+    }
 }
 
 /// One line about a toolchain.
@@ -137,6 +156,9 @@ fn install_packages(packages: &[String]) -> Result<()> {
 
 /// Builds the linker against the compiler's own LLVM, so that it reads exactly that compiler's bitcode.
 fn install_linker(root: &Path, compiler: &Compiler) -> Result<()> {
+    if ebpf::linker_for(root, compiler).is_some() {
+        return Ok(());
+    }
     let library = llvm_library(compiler).with_context(|| format!("no LLVM {} library", compiler.llvm))?;
     let home = ebpf::linker_home(root, compiler);
     let unfinished = home.with_extension("unfinished");
@@ -153,18 +175,29 @@ fn install_linker(root: &Path, compiler: &Compiler) -> Result<()> {
         }
         symlink(&library, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
+    let feature = format!("llvm-{}", compiler.llvm);
     let mut cmd = run::cargo();
     cmd.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--debug", "--quiet"])
-        .args(["--no-default-features", "--features", &format!("llvm-{}", compiler.llvm)])
-        .arg("--root")
+        .args(["--no-default-features", "--features", &feature, "--root"])
         .arg(&unfinished)
         .arg("--target-dir")
         .arg(unfinished.join("target"))
         .env("LLVM_PREFIX", &llvm)
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
-        .env_remove("CARGO_BUILD_TARGET")
-        .env_remove("RUSTFLAGS");
-    run::quietly(&mut cmd).with_context(by_hand)?;
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
+    for key in ["CARGO_BUILD_TARGET", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        cmd.env_remove(key);
+    }
+    thread::scope(|scope| {
+        // Compiles what the kernel side depends on; what fails here fails, and is told, in the build itself.
+        let warm_up = scope.spawn(|| {
+            run::quietly(&mut build::kernel_side(|build| {
+                ebpf::command(compiler, &home.join("bin/bpf-linker"), build, "check")
+            }))
+        });
+        let built = run::quietly(&mut cmd).with_context(by_hand);
+        let _ = warm_up.join();
+        built
+    })?;
     fs::create_dir_all(home.join("bin"))?;
     fs::rename(unfinished.join("bin/bpf-linker"), home.join("bin/bpf-linker"))?;
     fs::remove_dir_all(&unfinished).with_context(|| format!("cannot clear {}", unfinished.display()))
