@@ -1,1 +1,3 @@
-//! policy
+//! The policy: from a YAML file (shape) to plain types (meaning). Knows nothing of kernels.
+
+pub mod net;

@@ -1,0 +1,121 @@
+//! Host names and address ranges as a policy speaks of them. Receives text or addresses, gives facts about them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Longest name in its text form, without the trailing dot (RFC 1035 §3.1).
+const NAME_MAX: usize = 253;
+/// Longest label (RFC 1035 §2.3.4).
+const LABEL_MAX: usize = 63;
+
+/// Whether `name` is an exact host name in normal form: lower-case A-labels (RFC 5890) without trailing dot, and
+/// not an address.
+pub fn is_host_name(name: &str) -> bool {
+    name.len() <= NAME_MAX && name.split('.').all(is_label) && !looks_like_address(name)
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=LABEL_MAX).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// Whether resolvers would read the name as an IPv4 address: its last label is a number (as in URLs).
+fn looks_like_address(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    last.bytes().all(|b| b.is_ascii_digit())
+        || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether a name may resolve to this address only under `private: true`: private use (RFC 1918, RFC 4193),
+/// shared address space (RFC 6598) and loopback.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.octets()[0] == 0 || is_shared(v4),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_private(IpAddr::V4(v4)),
+            None => v6.is_unique_local() || v6.is_loopback() || v6.is_unspecified(),
+        },
+    }
+}
+
+fn is_shared(v4: Ipv4Addr) -> bool {
+    let [a, b, ..] = v4.octets();
+    a == 100 && b & 0xc0 == 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_are_told_from_what_is_none() {
+        let long_label = "a".repeat(63);
+        let name_253 = format!("{l}.{l}.{l}.{}", "a".repeat(61), l = long_label);
+        for name in
+            ["localhost", "a.example", "_srv._tcp.a.example", "xn--nxasmq6b.example", "1.a", &name_253]
+        {
+            assert!(is_host_name(name), "{name}");
+        }
+        let name_254 = format!("{name_253}a");
+        let label_64 = format!("{long_label}a.example");
+        for name in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "A.example",
+            "-a.example",
+            "a-.example",
+            "é.example",
+            "*.a.example",
+            "a b",
+            "192.0.2.1",
+            "1",
+            "0x7f.1",
+            "a.0x7f",
+            "2001:db8::1",
+            &name_254,
+            &label_64,
+        ] {
+            assert!(!is_host_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn private_ranges_end_where_they_end() {
+        // Mutation seen to fail here: 100.64/10 taken as 100.64/9.
+        for (address, expected) in [
+            ("9.255.255.255", false),
+            ("10.0.0.0", true),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("100.63.255.255", false),
+            ("100.64.0.0", true),
+            ("100.127.255.255", true),
+            ("100.128.0.0", false),
+            ("172.15.255.255", false),
+            ("172.16.0.0", true),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("192.167.255.255", false),
+            ("192.168.0.0", true),
+            ("192.168.255.255", true),
+            ("192.169.0.0", false),
+            ("127.0.0.1", true),
+            ("0.0.0.0", true),
+            ("::1", true),
+            ("::", true),
+            ("::2", false),
+            ("fbff::", false),
+            ("fc00::", true),
+            ("fdff::", true),
+            ("fe00::", false),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:203.0.113.1", false),
+        ] {
+            assert_eq!(is_private(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}
