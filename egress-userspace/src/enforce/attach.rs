@@ -11,7 +11,7 @@ use aya::programs::{
     links::{FdLink, LinkError},
 };
 
-use super::{Engine, EnforceError, KernelProgram, sys};
+use super::{EnforceError, Engine, KernelProgram, sys};
 
 /// The programs of one scope, attached to its cgroup and pinned. Pins outlive this value and the process:
 /// [`Attachment::detach`] is the only way to let go.
@@ -76,16 +76,16 @@ impl Engine {
             .ok_or_else(|| EnforceError::other("find a program", program.name()))?;
         // "Single" is what the library calls flags of zero; a link allows others beside it by nature.
         link(loaded, cgroup, CgroupAttachMode::Single).map_err(|error| match error {
-            AttachError::Program(ProgramError::SyscallError(error)) => {
-                refusal(program, path, error.io_error)
-            }
+            AttachError::Program(ProgramError::SyscallError(error)) => refusal(program, path, error.io_error),
             AttachError::Program(error) => {
                 EnforceError::Attach { program, cgroup: path.to_owned(), reason: error.to_string() }
             }
             AttachError::NoLink(error) => EnforceError::Attach {
                 program,
                 cgroup: path.to_owned(),
-                reason: format!("the kernel gave no link ({error}), and an attach without one dies with this process"),
+                reason: format!(
+                    "the kernel gave no link ({error}), and an attach without one dies with this process"
+                ),
             },
         })
     }
@@ -110,7 +110,11 @@ impl From<LinkError> for AttachError {
 
 /// The library falls back to an attach without a link where it cannot read the kernel's version; the conversion to
 /// [`FdLink`] is what refuses that.
-fn link(program: &mut Program, cgroup: BorrowedFd<'_>, mode: CgroupAttachMode) -> Result<FdLink, AttachError> {
+fn link(
+    program: &mut Program,
+    cgroup: BorrowedFd<'_>,
+    mode: CgroupAttachMode,
+) -> Result<FdLink, AttachError> {
     Ok(match program {
         Program::CgroupSkb(program) => {
             let id = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
@@ -148,11 +152,9 @@ fn refusal(program: KernelProgram, path: &Path, error: io::Error) -> EnforceErro
 
 fn create_directory(directory: &Path) -> Result<(), EnforceError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(directory)
-        .map_err(|error| EnforceError::other("make the pin directory", format!("{}: {error}", directory.display())))
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(directory).map_err(|error| {
+        EnforceError::other("make the pin directory", format!("{}: {error}", directory.display()))
+    })
 }
 
 impl Attachment {
@@ -172,7 +174,11 @@ impl Attachment {
     pub fn verify(&self) -> Result<(), EnforceError> {
         for (health, found) in self.inspect() {
             if !health.healthy {
-                return Err(EnforceError::NotAttached { program: health.program, expected: self.cgroup, found });
+                return Err(EnforceError::NotAttached {
+                    program: health.program,
+                    expected: self.cgroup,
+                    found,
+                });
             }
         }
         Ok(())

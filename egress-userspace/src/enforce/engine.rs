@@ -1,6 +1,9 @@
 //! Loads the programs and their maps, once for any number of scopes.
 
-use std::{io, os::fd::{AsFd as _, BorrowedFd}};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -61,7 +64,11 @@ impl Engine {
         }
     }
 
-    fn try_load(limits: &Limits, programs: &[KernelProgram], typed_errno: bool) -> Result<Self, EnforceError> {
+    fn try_load(
+        limits: &Limits,
+        programs: &[KernelProgram],
+        typed_errno: bool,
+    ) -> Result<Self, EnforceError> {
         let set_retval = u8::from(typed_errno);
         let mut ebpf = EbpfLoader::new()
             // The programs read no kernel structures, so the kernel's own type information (some megabytes, and

@@ -29,24 +29,30 @@ const ATTEMPTS: [(&str, fn() -> i32); 6] = [
 /// not be made.
 pub fn self_test(procs: &File) -> Result<(), EnforceError> {
     // SAFETY: this process has one thread, so the child may do whatever the parent could.
-    let child = match unsafe { fork() }.map_err(|error| EnforceError::other("fork for the self-test", error))? {
-        ForkResult::Child => {
-            let status = i32::from(attempt_all(procs));
-            // SAFETY: ends the child without running the parent's destructors.
-            unsafe { libc::_exit(status) }
-        }
-        ForkResult::Parent { child } => child,
-    };
-    let status = waitpid(child, None).map_err(|error| EnforceError::other("wait for the self-test", error))?;
+    let child =
+        match unsafe { fork() }.map_err(|error| EnforceError::other("fork for the self-test", error))? {
+            ForkResult::Child => {
+                let status = i32::from(attempt_all(procs));
+                // SAFETY: ends the child without running the parent's destructors.
+                unsafe { libc::_exit(status) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+    let status =
+        waitpid(child, None).map_err(|error| EnforceError::other("wait for the self-test", error))?;
     match status {
         WaitStatus::Exited(_, 0) => Ok(()),
-        WaitStatus::Exited(_, JOIN_FAILED) => {
-            Err(EnforceError::other("join the scope's cgroup for the self-test", "write to cgroup.procs failed"))
-        }
+        WaitStatus::Exited(_, JOIN_FAILED) => Err(EnforceError::other(
+            "join the scope's cgroup for the self-test",
+            "write to cgroup.procs failed",
+        )),
         WaitStatus::Exited(_, index) => {
             let attempt = usize::try_from(index - 1).ok().and_then(|index| ATTEMPTS.get(index));
             let attempt = attempt.map_or("an attempt", |(name, _)| *name);
-            Err(EnforceError::SelfTest { attempt, outcome: "it was let through, or failed otherwise".to_owned() })
+            Err(EnforceError::SelfTest {
+                attempt,
+                outcome: "it was let through, or failed otherwise".to_owned(),
+            })
         }
         status => Err(EnforceError::other("run the self-test", format!("{status:?}"))),
     }
@@ -77,28 +83,34 @@ fn refused(errno: i32) -> bool {
 }
 
 fn connect(family: i32) -> i32 {
-    with_socket(family, libc::SOCK_STREAM, 0, |socket| with_loopback(family, |address, length| {
-        // SAFETY: an open socket and a whole address.
-        unsafe { libc::connect(socket, address, length) as isize }
-    }))
+    with_socket(family, libc::SOCK_STREAM, 0, |socket| {
+        with_loopback(family, |address, length| {
+            // SAFETY: an open socket and a whole address.
+            unsafe { libc::connect(socket, address, length) as isize }
+        })
+    })
 }
 
 fn send(family: i32) -> i32 {
-    with_socket(family, libc::SOCK_DGRAM, 0, |socket| with_loopback(family, |address, length| {
-        // SAFETY: an open socket, one byte and a whole address.
-        unsafe { libc::sendto(socket, c"x".as_ptr().cast(), 1, 0, address, length) }
-    }))
+    with_socket(family, libc::SOCK_DGRAM, 0, |socket| {
+        with_loopback(family, |address, length| {
+            // SAFETY: an open socket, one byte and a whole address.
+            unsafe { libc::sendto(socket, c"x".as_ptr().cast(), 1, 0, address, length) }
+        })
+    })
 }
 
 /// A datagram connect is no attempt; what is then sent has only the packet hook before it.
 fn packet() -> i32 {
-    with_socket(libc::AF_INET, libc::SOCK_DGRAM, 0, |socket| with_loopback(libc::AF_INET, |address, length| {
-        // SAFETY: an open socket, one byte and a whole address.
-        unsafe {
-            libc::connect(socket, address, length);
-            libc::send(socket, c"x".as_ptr().cast(), 1, 0)
-        }
-    }))
+    with_socket(libc::AF_INET, libc::SOCK_DGRAM, 0, |socket| {
+        with_loopback(libc::AF_INET, |address, length| {
+            // SAFETY: an open socket, one byte and a whole address.
+            unsafe {
+                libc::connect(socket, address, length);
+                libc::send(socket, c"x".as_ptr().cast(), 1, 0)
+            }
+        })
+    })
 }
 
 fn raw() -> i32 {

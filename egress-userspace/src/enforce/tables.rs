@@ -2,12 +2,10 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use egress_common::{
-    Counters, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope,
-};
+use egress_common::{Counters, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{Engine, EnforceError, sys};
+use super::{EnforceError, Engine, sys};
 use crate::compile::{Compiled, LpmEntry};
 
 /// A table of the kernel could not be written.
@@ -150,10 +148,15 @@ fn insert<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
     (prefix, data): LpmEntry<K>,
     value: V,
 ) -> Result<(), TableError> {
-    sys::map_update(map, &LpmKey { prefix, data }, &value, sys::ANY).map_err(|error| table_error(table, error))
+    sys::map_update(map, &LpmKey { prefix, data }, &value, sys::ANY)
+        .map_err(|error| table_error(table, error))
 }
 
-fn remove<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, table: &'static str, key: &K) -> Result<bool, TableError> {
+fn remove<K: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    table: &'static str,
+    key: &K,
+) -> Result<bool, TableError> {
     sys::map_delete(map, key).map_err(|error| table_error(table, error))
 }
 

@@ -116,7 +116,8 @@ fn bpffs(mounts: &str) -> Result<PathBuf, CgroupError> {
     if let Some(found) = mounted(mounts, "bpf").find(|place| *place == usual) {
         return Ok(found);
     }
-    let missing = |source: nix::Error| CgroupError::NoBpffs { path: PathBuf::from(BPFFS), source: source.into() };
+    let missing =
+        |source: nix::Error| CgroupError::NoBpffs { path: PathBuf::from(BPFFS), source: source.into() };
     nix::mount::mount(Some("bpf"), &usual, Some("bpf"), nix::mount::MsFlags::empty(), Some("mode=700"))
         .map_err(missing)?;
     let stat = nix::sys::statfs::statfs(&usual).map_err(missing)?;

@@ -5,7 +5,7 @@ use egress_common::{Counters, Scope};
 use super::cgroup::{Cgroup, CgroupError, Places};
 use crate::{
     compile::Compiled,
-    enforce::{Attachment, Engine, EnforceError, KernelProgram, Limits, self_test},
+    enforce::{Attachment, EnforceError, Engine, KernelProgram, Limits, self_test},
 };
 
 /// The one slot and epoch of a scope that has its tables to itself.

@@ -88,7 +88,6 @@ impl Identity {
     pub fn label(&self) -> String {
         self.account.as_ref().map_or_else(|| format!("uid {}", self.uid), |account| account.name.clone())
     }
-
 }
 
 fn sudo_id(variable: &'static str) -> Result<Option<u32>, IdentityError> {

@@ -129,7 +129,9 @@ impl Launch {
         drop(command);
         result.map_err(|source| match last_step(&mut steps) {
             // The library looks the program up before it forks or right at exec.
-            None | Some(Step::Exec) if source.kind() == io::ErrorKind::NotFound => LaunchError::NotFound(program),
+            None | Some(Step::Exec) if source.kind() == io::ErrorKind::NotFound => {
+                LaunchError::NotFound(program)
+            }
             None | Some(Step::Exec) => LaunchError::NotExecutable { program, source },
             Some(step) => LaunchError::Step { step: Step::ALL[step as usize].1, source },
         })
@@ -228,14 +230,15 @@ fn keep_only(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
 /// Marked rather than closed, because the pipe on which a failed exec is told is among them.
 fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: marks descriptors, closes none.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 {
         return Ok(());
     }
     // Before 5.11 close_range has no such flag.
     for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if number.unsigned_abs() >= first {
             // SAFETY: marks a descriptor; one that is gone meanwhile is an error that changes nothing.
             unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -250,7 +253,13 @@ fn refuse_sockets_as_stdio() -> Result<(), LaunchError> {
         let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or(4);
         // SAFETY: an integer and its size; what is no socket is an error.
         let result = unsafe {
-            libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut length)
+            libc::getsockopt(
+                number,
+                libc::SOL_SOCKET,
+                libc::SO_DOMAIN,
+                (&raw mut domain).cast(),
+                &raw mut length,
+            )
         };
         if result == 0 && domain != libc::AF_UNIX {
             return Err(LaunchError::SocketAsStdio(name));

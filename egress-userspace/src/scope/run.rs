@@ -1,1 +1,274 @@
-//! run
+//! `egress run`: one command in a scope of its own, from the closed cgroup to the summary.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Child, ExitStatus},
+    sync::Arc,
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    cgroup::{CgroupError, Places, clean_up},
+    enforced::{EnforcedScope, SLOT, ScopeError},
+    identity::{Identity, IdentityError},
+    keeper::Keeper,
+    launch::{Launch, LaunchError},
+    signals::{Arrived, Signals},
+};
+use crate::{
+    compile::Compiled,
+    dns::{
+        hosts::Hosts,
+        permit::{Outcome, PermitError, PermitTable, Permits},
+        resolver::{self, Resolver},
+    },
+    enforce::{self, EnforceError, Limits, TableError},
+};
+
+/// Longest time that names are resolved before the command starts.
+const RESOLVE_BOUND: Duration = Duration::from_secs(3);
+
+/// Longest time that an observer may hold back what it has to say.
+const TICK: Duration = Duration::from_millis(90);
+
+/// What to run, and how.
+pub struct Options {
+    /// The policy, compiled for the resolvers in `servers`.
+    pub compiled: Compiled,
+    /// Where names are asked.
+    pub servers: Vec<std::net::SocketAddr>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Sizes of the kernel's tables.
+    pub limits: Limits,
+}
+
+/// Why there was no run, or no end to it.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Not root.
+    #[error(
+        "`egress run` attaches eBPF programs to a cgroup and must be started as root: `sudo egress run …` (the command itself runs as you)"
+    )]
+    NotRoot,
+    /// The scope.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The command.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The system.
+    #[error("cannot {operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, source }
+    }
+}
+
+impl From<CgroupError> for RunError {
+    fn from(error: CgroupError) -> Self {
+        Self::Scope(error.into())
+    }
+}
+
+impl From<EnforceError> for RunError {
+    fn from(error: EnforceError) -> Self {
+        Self::Scope(error.into())
+    }
+}
+
+/// What the run tells while it goes on.
+pub trait Observer {
+    /// Earlier runs, left behind by a crash, were removed.
+    fn cleaned_up(&mut self, runs: &[String]);
+    /// The scope is closed and proven; the policy is about to be put into force for this user.
+    fn enforcing(&mut self, scope: &EnforcedScope, identity: &Identity);
+    /// Names were resolved, or not.
+    fn names(&mut self, outcomes: &[Outcome]);
+    /// An event, as the kernel wrote it.
+    fn event(&mut self, bytes: &[u8]);
+    /// Called at least ten times a second while events come, so that nothing waits longer.
+    fn tick(&mut self);
+    /// The command has ended; `left` are the processes that go on in the scope.
+    fn ended(&mut self, scope: &EnforcedScope, left: &[u32]);
+}
+
+/// Runs the command; its exit status.
+///
+/// # Errors
+/// [`RunError`]; the command did not run then, and nothing is left behind.
+pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus, RunError> {
+    if !geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let identity = Identity::find(options.user.as_deref())?;
+    let signals = Signals::block().map_err(RunError::io("block signals"))?;
+    let places = Places::find()?;
+    observer.cleaned_up(&clean_up(&places));
+    let mut scope = EnforcedScope::close(&places, &run_name(), &options.limits)?;
+    let keeper = Keeper::start(scope.cgroup()).map_err(RunError::io("start the keeper"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::io("start the runtime"))?;
+    let result = runtime.block_on(supervise(options, &identity, signals, &mut scope, observer));
+    let removed = scope.cgroup().remove_if_empty();
+    keeper.release(removed);
+    result
+}
+
+/// Unique while the process id is, which the kernel gives to no other while this process lives.
+fn run_name() -> String {
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis());
+    format!("run-{}-{started:x}", std::process::id())
+}
+
+async fn supervise(
+    options: &Options,
+    identity: &Identity,
+    signals: Signals,
+    scope: &mut EnforcedScope,
+    observer: &mut impl Observer,
+) -> Result<ExitStatus, RunError> {
+    let ring = scope.engine.take_events()?;
+    // SAFETY: the ring owns its descriptor and lives as long as the registration.
+    let ring = unsafe { AsyncFd::register(ring) }
+        .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
+    let mut events = Events { ring, fresh: false, tick_at: tokio::time::Instant::now() };
+    // What the self-test left is not of the command's making.
+    events.drain(&mut |_| {});
+    scope.open(&options.compiled)?;
+    observer.enforcing(scope, identity);
+
+    let hosts = Hosts::read(Path::new("/etc/hosts")).unwrap_or_else(|_| Hosts::parse(""));
+    let resolver = Resolver::new(options.servers.clone(), hosts, resolver::Limits::default());
+    let mut permits = Permits::new(&options.compiled, SLOT, Arc::new(resolver));
+    let mut table = KernelPermits(scope.engine.permits()?);
+    observer.names(&permits.resolve_all(&mut table, RESOLVE_BOUND).await);
+
+    let launch =
+        Launch { command: options.command.clone(), identity: identity.clone(), mask: signals.mask_before() };
+    let mut stream = signals.into_stream().map_err(RunError::io("watch signals"))?;
+    let mut child = launch.start(&scope.cgroup().procs()?)?;
+    let status = loop {
+        let (fresh, tick_at) = (events.fresh, events.tick_at);
+        tokio::select! {
+            arrived = stream.next() => {
+                if let Some(status) = on_signal(arrived, &mut child)? {
+                    break status;
+                }
+            }
+            result = events.wait() => {
+                result.map_err(RunError::io("read the event ring"))?;
+                events.drain(&mut |bytes| observer.event(bytes));
+            }
+            outcomes = permits.refresh(&mut table) => observer.names(&outcomes),
+            () = tokio::time::sleep_until(tick_at), if fresh => {
+                events.fresh = false;
+                observer.tick();
+            }
+        }
+    };
+    events.drain(&mut |bytes| observer.event(bytes));
+    observer.ended(scope, &scope.cgroup().processes());
+    Ok(status)
+}
+
+/// Passes a signal on, or takes the command's exit status when it has ended.
+fn on_signal(arrived: io::Result<Arrived>, child: &mut Child) -> Result<Option<ExitStatus>, RunError> {
+    match arrived.map_err(RunError::io("read signals"))? {
+        Arrived::Child => child.try_wait().map_err(RunError::io("wait for the command")),
+        Arrived::Pass(signal) => {
+            pass_on(signal, child);
+            Ok(None)
+        }
+    }
+}
+
+fn pass_on(signal: Signal, child: &Child) {
+    if let Ok(process) = i32::try_from(child.id()) {
+        // The command is not waited for yet, so its id is its own; that it has ended already is no error.
+        let _ended = kill(Pid::from_raw(process), signal);
+    }
+}
+
+/// The event ring, watched without busy waiting.
+struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+    /// Something came since the last tick.
+    fresh: bool,
+    /// When the observer is to say what it has held back of that.
+    tick_at: tokio::time::Instant,
+}
+
+impl Events {
+    async fn wait(&mut self) -> io::Result<()> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    fn drain(&mut self, take: &mut dyn FnMut(&[u8])) {
+        while let Some(item) = self.ring.get_mut().next() {
+            take(&item);
+            if !self.fresh {
+                self.fresh = true;
+                self.tick_at = tokio::time::Instant::now() + TICK;
+            }
+        }
+    }
+}
+
+/// The kernel's table of permits, as names know it.
+struct KernelPermits<'a>(enforce::Permits<'a>);
+
+impl PermitTable for KernelPermits<'_> {
+    fn write(
+        &mut self,
+        key: &egress_common::PermitKey,
+        permit: &egress_common::Permit,
+    ) -> Result<(), PermitError> {
+        self.0.write(key, permit).map_err(permit_error)
+    }
+
+    fn remove(&mut self, key: &egress_common::PermitKey) -> Result<(), PermitError> {
+        self.0.remove(key).map(drop).map_err(permit_error)
+    }
+}
+
+fn permit_error(error: TableError) -> PermitError {
+    match error {
+        TableError::Full(_) => PermitError::Full,
+        TableError::Write(_, error) => PermitError::Io(error),
+    }
+}
+
+/// The status as shells report it: the exit code, or 128 and the number of the signal.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
+    u8::try_from(code & 0xff).unwrap_or(255)
+}

@@ -61,7 +61,7 @@ impl Signals {
     /// As `epoll_ctl(2)`.
     pub fn into_stream(self) -> io::Result<SignalStream> {
         // SAFETY: the descriptor is owned by the stream and stays the same one until it is dropped.
-        Ok(SignalStream(unsafe { AsyncFd::register(self.fd) }?))
+        Ok(SignalStream(unsafe { AsyncFd::register(self.fd) }.map_err(io::Error::from)?))
     }
 }
 
