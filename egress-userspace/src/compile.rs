@@ -1,44 +1,21 @@
 //! Meaning to rules: receives a [`crate::policy::Policy`], gives the entries of the kernel's tables and the list that
 //! leads each rule id back to a line. Knows nothing of kernels.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+pub mod memory;
+mod networks;
+mod sets;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
+use ipnet::IpNet;
 
-/// Where a rule was written.
-#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub enum Origin {
-    /// In a policy file.
-    File {
-        /// The file as named on the command line or by `include`.
-        path: Arc<PathBuf>,
-        /// Line, counted from 1.
-        line: usize,
-    },
-    /// On the command line: `--allow api.example:443`.
-    CommandLine(String),
-    /// By a setting's default or the system: "dns: system resolver 192.0.2.53".
-    Builtin(String),
-}
+use crate::policy::{Action, Loopback, Mode, Policy, Rule, Target, Upstream, covers};
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::CommandLine(text) => write!(f, "{text}"),
-            Self::Builtin(text) => write!(f, "{text}"),
-        }
-    }
-}
+pub use crate::policy::{Origin, PortRange};
 
-/// An inclusive range of ports. The whole range 0–65535 is "all ports".
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub struct PortRange {
-    /// First port.
-    pub first: u16,
-    /// Last port, not below `first`.
-    pub last: u16,
-}
+/// Port that resolvers are asked at.
+const DNS_PORT: u16 = 53;
 
 /// A rule as people see it: what a verdict, an event and a counter name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,10 +58,99 @@ pub struct Compiled {
     pub audit: bool,
 }
 
+/// Compiles a policy. `resolvers` are those of the system; they are opened on port 53 unless the policy lists its own
+/// upstreams, and only if the policy allows anything at all that a name could lead to.
+pub fn compile(policy: &Policy, resolvers: &[IpAddr]) -> Compiled {
+    let mut compiled = Compiled { audit: policy.mode == Mode::Audit, ..Compiled::default() };
+    let mut covers = Vec::new();
+    for rule in &policy.rules {
+        let id = compiled.add(rule.origin.clone(), rule.to_string());
+        match &rule.target {
+            Target::Network(network) => covers.push(networks::Cover::of_rule(id, *network, rule)),
+            Target::Host { name, private, .. } => compiled.host(id, name, *private, rule),
+            Target::Unix(_) => {}
+        }
+    }
+    compiled.drop_denied_names();
+    compiled.loopback(policy, &mut covers);
+    compiled.resolvers(policy, resolvers, &mut covers);
+    networks::merge(&covers, &mut compiled);
+    compiled
+}
+
 /// An entry for an LPM map of the kernel: prefix length in bits of the whole key, and the key.
 pub type LpmEntry<K> = (u32, K);
 
 impl Compiled {
+    /// Numbers a rule.
+    fn add(&mut self, origin: Origin, text: String) -> RuleId {
+        self.rules.push(RuleInfo { origin, text });
+        RuleId::try_from(self.rules.len()).unwrap_or(RuleId::MAX)
+    }
+
+    fn host(&mut self, id: RuleId, name: &str, private: bool, rule: &Rule) {
+        match rule.action {
+            Action::Deny => self.denied_hosts.push((name.to_owned(), id)),
+            Action::Allow => self.hosts.push(HostRule {
+                id,
+                host: name.to_owned(),
+                ports: rule.ports.clone(),
+                transports: rule.transports.clone(),
+                private,
+            }),
+        }
+    }
+
+    /// A name whose every use is denied is not resolved at all, whoever reads the list.
+    fn drop_denied_names(&mut self) {
+        let denied = &self.denied_hosts;
+        self.hosts.retain(|host| !denied.iter().any(|(pattern, _)| covers(pattern, &host.host)));
+    }
+
+    fn loopback(&mut self, policy: &Policy, covers: &mut Vec<networks::Cover>) {
+        let (ports, text) = match &policy.loopback {
+            Loopback::None | Loopback::Own => return,
+            Loopback::Any => (vec![PortRange::ALL], "loopback any".to_owned()),
+            Loopback::Ports(ports) => (ports.clone(), format!("loopback {}", crate::policy::list(ports))),
+        };
+        let origin = policy.loopback_origin.clone().unwrap_or(Origin::Builtin(text.clone()));
+        let id = self.add(origin, text);
+        for network in networks::loopback() {
+            covers.push(networks::Cover::allow(id, network, ports.clone(), self));
+        }
+    }
+
+    fn resolvers(&mut self, policy: &Policy, system: &[IpAddr], covers: &mut Vec<networks::Cover>) {
+        let opens = |rule: &Rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_));
+        if !policy.rules.iter().any(opens) {
+            return;
+        }
+        let mut open = |address: IpAddr, port: u16, origin: Origin, text: String| {
+            let id = self.add(origin, text);
+            let address = IpNet::from(Address::from(address).judged().to_ip());
+            covers.push(networks::Cover::allow(id, address, vec![PortRange::one(port)], self));
+        };
+        match &policy.dns_upstream {
+            Upstream::System => {
+                for address in system {
+                    let text = format!("dns: system resolver {address}");
+                    open(*address, DNS_PORT, Origin::Builtin(text.clone()), text);
+                }
+            }
+            Upstream::List(upstreams, origin) => {
+                for upstream in upstreams {
+                    open(upstream.ip(), upstream.port(), origin.clone(), format!("dns: upstream {upstream}"));
+                }
+            }
+        }
+    }
+
+    /// The rule that denies a name whatever else allows it.
+    pub fn denied_name(&self, name: &str) -> Option<RuleId> {
+        let covered = |(pattern, _): &&(String, RuleId)| egress_common::names::covers(pattern, name);
+        self.denied_hosts.iter().find(covered).map(|(_, id)| *id)
+    }
+
     /// The rule behind an id; `None` for 0 and unknown ids.
     pub fn rule(&self, id: RuleId) -> Option<&RuleInfo> {
         self.rules.get(usize::try_from(id).ok()?.checked_sub(1)?)

@@ -1,2 +1,7 @@
 //! The `egress` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    egress::cli::main()
+}

@@ -1,3 +1,52 @@
-//! The policy: from a YAML file (shape) to plain types (meaning). Knows nothing of kernels.
+//! The policy: from a YAML file (shape) to plain types (meaning). Receives a path and command-line rules, gives a
+//! [`Policy`] or every error of every file at once. Knows nothing of kernels.
 
+mod check;
+mod command_line;
+mod fault;
+mod file;
+mod include;
+mod model;
 pub mod net;
+mod ports;
+mod print;
+mod reader;
+mod settings;
+mod source;
+mod target;
+mod yaml;
+
+use std::path::Path;
+
+pub(crate) use check::covers;
+pub(crate) use command_line::{split as split_port, transport as split_transport};
+pub use fault::{Errors, Fault, Problem};
+pub(crate) use model::list;
+pub use model::{
+    Action, Inbound, Loopback, Mode, Notice, Origin, Policy, PortRange, Rule, Target, Unix, Upstream,
+};
+pub use source::Source;
+pub(crate) use target::host as parse_host;
+
+/// Loads a policy with everything that it includes. `allow` are rules of the command line, as in
+/// `api.example:443`, `192.0.2.1:8000-8100`, `[2001:db8::1]:53/udp` or `10.0.0.0/8:22`.
+///
+/// # Errors
+///
+/// All errors of all files in one go; nothing is ever half-loaded.
+pub fn load(path: &Path, allow: &[String]) -> Result<Policy, Errors> {
+    let mut problems = Vec::new();
+    let mut loaded = include::load(path, &mut problems);
+    for text in allow {
+        match command_line::parse(text) {
+            Ok(rule) => loaded.rules.push(file::Located::on_command_line(rule)),
+            Err(fault) => problems.push(Problem::on_command_line(text, fault)),
+        }
+    }
+    check::impossible_rules(&loaded.rules, &mut problems);
+    match loaded.settings {
+        Some(settings) if problems.is_empty() => Ok(settings
+            .into_policy(loaded.rules.into_iter().map(|located| located.rule).collect(), loaded.files)),
+        _ => Err(Errors::in_order(problems, &loaded.files)),
+    }
+}

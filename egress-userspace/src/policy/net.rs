@@ -10,14 +10,33 @@ const LABEL_MAX: usize = 63;
 /// Whether `name` is an exact host name in normal form: lower-case A-labels (RFC 5890) without trailing dot, and
 /// not an address.
 pub fn is_host_name(name: &str) -> bool {
-    name.len() <= NAME_MAX && name.split('.').all(is_label) && !looks_like_address(name)
+    host_name_fault(name).is_none()
 }
 
-fn is_label(label: &str) -> bool {
-    (1..=LABEL_MAX).contains(&label.len())
-        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+/// Why `name` is no exact host name in normal form.
+pub(super) fn host_name_fault(name: &str) -> Option<&'static str> {
+    if name.len() > NAME_MAX {
+        return Some("it is longer than 253 characters");
+    }
+    if let Some(fault) = name.split('.').find_map(label_fault) {
+        return Some(fault);
+    }
+    looks_like_address(name).then_some("resolvers read a name that ends in a number as an address")
+}
+
+fn label_fault(label: &str) -> Option<&'static str> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if label.is_empty() {
+        Some("it has an empty label")
+    } else if label.len() > LABEL_MAX {
+        Some("it has a label longer than 63 characters")
+    } else if !label.bytes().all(allowed) {
+        Some("a label holds letters, digits, `-` and `_` only")
+    } else if label.starts_with('-') || label.ends_with('-') {
+        Some("a label neither begins nor ends with `-`")
+    } else {
+        None
+    }
 }
 
 /// Whether resolvers would read the name as an IPv4 address: its last label is a number (as in URLs).

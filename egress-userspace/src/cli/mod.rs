@@ -1,0 +1,39 @@
+//! The command line: one file a command. Receives arguments, prints, gives an exit code.
+
+mod policy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Bounds where an autonomous agent can send data, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "egress", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work with policy files; needs neither root nor a kernel with BPF.
+    #[command(subcommand)]
+    Policy(policy::Command),
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Policy(command) => policy::main(command),
+    }
+}

@@ -1,0 +1,222 @@
+//! `egress policy check|explain`: reads policy files and says what they mean. Needs no root.
+
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use egress_common::Verdict;
+use serde_json::{Value, json};
+
+use super::Output;
+use crate::{
+    compile::{self, RuleInfo},
+    explain::{self, Destination, Explanation},
+    policy::{self, Errors, Notice, Origin, Policy},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check policy files: every error with its line, and what is not yet effective.
+    ///
+    /// Exit code: 0 all files are valid, 1 one is not, 2 wrong usage.
+    Check(Check),
+    /// Say what a policy does with destinations, by which rule, and what would change it.
+    ///
+    /// Exit code: 0 all are allowed, 1 one is denied (also in audit mode), 2 wrong usage or an invalid file.
+    Explain(Explain),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// Policy files.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Explain {
+    /// Policy file.
+    file: PathBuf,
+    /// Destinations: host:port, ip:port or [v6]:port, each with /udp for UDP.
+    #[arg(required = true)]
+    destinations: Vec<Destination>,
+    /// Rules added as by `egress run --allow`.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow: Vec<String>,
+    /// Resolver that the system uses, instead of those in /etc/resolv.conf.
+    #[arg(long, value_name = "ADDRESS")]
+    resolver: Vec<IpAddr>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn main(command: Command) -> ExitCode {
+    match command {
+        Command::Check(arguments) => check(&arguments),
+        Command::Explain(arguments) => explain(&arguments),
+    }
+}
+
+fn check(arguments: &Check) -> ExitCode {
+    let results: Vec<_> =
+        arguments.files.iter().map(|file| (file.as_path(), policy::load(file, &[]))).collect();
+    match arguments.output {
+        Output::Text => {
+            for (file, result) in &results {
+                match result {
+                    Ok(policy) => print_checked(file, policy),
+                    Err(errors) => eprintln!("{}", errors.render(color(&io::stderr()))),
+                }
+            }
+        }
+        Output::Json => {
+            let files: Vec<Value> = results.iter().map(|(file, result)| checked_json(file, result)).collect();
+            print_json(&json!({ "version": 1, "files": files }));
+        }
+    }
+    ExitCode::from(u8::from(results.iter().any(|(_, result)| result.is_err())))
+}
+
+fn print_checked(file: &Path, policy: &Policy) {
+    let number = policy.rules.len();
+    let rules = if number == 1 { "rule" } else { "rules" };
+    println!("{}: ok: {}, {number} {rules}", file.display(), policy.name);
+    for notice in &policy.notices {
+        println!("  note: {notice}");
+    }
+}
+
+fn checked_json(file: &Path, result: &Result<Policy, Errors>) -> Value {
+    match result {
+        Ok(policy) => json!({
+            "file": file,
+            "valid": true,
+            "name": policy.name,
+            "rules": policy.rules.iter().map(|rule| rule_json(&rule.origin, &rule.to_string())).collect::<Vec<_>>(),
+            "notices": policy.notices.iter().map(notice_json).collect::<Vec<_>>(),
+            "errors": [],
+        }),
+        Err(errors) => json!({ "file": file, "valid": false, "errors": errors_json(errors) }),
+    }
+}
+
+fn explain(arguments: &Explain) -> ExitCode {
+    let policy = match policy::load(&arguments.file, &arguments.allow) {
+        Ok(policy) => policy,
+        Err(errors) => {
+            match arguments.output {
+                Output::Text => eprintln!("{}", errors.render(color(&io::stderr()))),
+                Output::Json => print_json(
+                    &json!({ "version": 1, "file": arguments.file, "errors": errors_json(&errors) }),
+                ),
+            }
+            return ExitCode::from(2);
+        }
+    };
+    let resolvers =
+        if arguments.resolver.is_empty() { system_resolvers() } else { arguments.resolver.clone() };
+    let compiled = compile::compile(&policy, &resolvers);
+    let explanations: Vec<_> = arguments
+        .destinations
+        .iter()
+        .map(|destination| explain::explain(&policy, &compiled, destination))
+        .collect();
+    match arguments.output {
+        Output::Text => explanations.iter().for_each(print_explanation),
+        Output::Json => {
+            let results: Vec<Value> = explanations.iter().map(explanation_json).collect();
+            let (file, name) = (&arguments.file, &policy.name);
+            print_json(&json!({ "version": 1, "file": file, "policy": name, "results": results }));
+        }
+    }
+    let denied = explanations.iter().any(|explanation| explanation.verdict != Verdict::Allow);
+    ExitCode::from(u8::from(denied))
+}
+
+/// Resolvers in resolv.conf(5).
+fn system_resolvers() -> Vec<IpAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok()).collect()
+}
+
+fn print_explanation(explanation: &Explanation) {
+    let Explanation { destination, verdict, reason, rule, nearest, remedy, notes } = explanation;
+    println!("{} {destination}: {}", verdict.name(), explain::reason_text(*reason));
+    if let Some(rule) = rule {
+        println!("  rule: {} ({})", rule.text, rule.origin);
+    }
+    for (why, rule) in nearest {
+        println!("  nearest: {} ({}): {why}", rule.text, rule.origin);
+    }
+    for note in notes {
+        println!("  note: {note}");
+    }
+    if let Some(remedy) = remedy {
+        println!("  to allow it: {remedy}");
+    }
+}
+
+fn explanation_json(explanation: &Explanation) -> Value {
+    let Explanation { destination, verdict, reason, rule, nearest, remedy, notes } = explanation;
+    let info = |rule: &RuleInfo| rule_json(&rule.origin, &rule.text);
+    let nearest: Vec<Value> =
+        nearest.iter().map(|(why, rule)| json!({ "why": why, "rule": info(rule) })).collect();
+    json!({
+        "destination": destination.to_string(),
+        "verdict": verdict.name(),
+        "reason": reason.name(),
+        "rule": rule.as_ref().map(info),
+        "nearest": nearest,
+        "remedy": remedy,
+        "notes": notes,
+    })
+}
+
+fn rule_json(origin: &Origin, text: &str) -> Value {
+    match origin {
+        Origin::File { path, line } => json!({ "text": text, "file": path.as_path(), "line": line }),
+        Origin::CommandLine(from) | Origin::Builtin(from) => json!({ "text": text, "from": from }),
+    }
+}
+
+fn notice_json(notice: &Notice) -> Value {
+    match &notice.origin {
+        Some(Origin::File { path, line }) => {
+            json!({ "message": notice.message, "file": path.as_path(), "line": line })
+        }
+        Some(origin) => json!({ "message": notice.message, "from": origin.to_string() }),
+        None => json!({ "message": notice.message }),
+    }
+}
+
+fn errors_json(errors: &Errors) -> Vec<Value> {
+    let error = |problem: &policy::Problem| {
+        let location = problem.location();
+        json!({
+            "message": problem.fault.to_string(),
+            "expected": problem.fault.expected(),
+            "site": problem.site(),
+            "file": location.map(|(path, ..)| path),
+            "line": location.map(|(_, line, _)| line),
+            "column": location.map(|(_, _, column)| column),
+        })
+    };
+    errors.0.iter().map(error).collect()
+}
+
+fn print_json(value: &Value) {
+    println!("{value:#}");
+}
+
+fn color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,247 @@
+//! The meaning of a policy: plain types without positions in a text, each rule with where it was written.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use egress_common::Transport;
+use ipnet::IpNet;
+
+/// Where a rule was written.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub enum Origin {
+    /// In a policy file.
+    File {
+        /// The file as named on the command line or by `include`.
+        path: Arc<PathBuf>,
+        /// Line, counted from 1.
+        line: usize,
+    },
+    /// On the command line: `--allow api.example:443`.
+    CommandLine(String),
+    /// By a setting's default or the system: "dns: system resolver 192.0.2.53".
+    Builtin(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::CommandLine(text) | Self::Builtin(text) => f.write_str(text),
+        }
+    }
+}
+
+/// An inclusive range of ports. The whole range 0–65535 is "all ports".
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, not below `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+
+    /// A single port.
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// Whether the port lies within.
+    pub const fn contains(&self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.first, self.last) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+/// Whether denials are enforced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// What is not allowed is refused.
+    Enforce,
+    /// What would be refused is reported and let pass.
+    Audit,
+}
+
+/// The list a rule stands in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub enum Action {
+    /// `allow:`
+    Allow,
+    /// `deny:`
+    Deny,
+}
+
+/// What a rule speaks of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// A name in normal form: exact, or `*.suffix`.
+    Host {
+        /// The name.
+        name: String,
+        /// May resolve to private, loopback and CGNAT addresses.
+        private: bool,
+        /// A wildcard that is meant to be as broad as it is.
+        broad: bool,
+    },
+    /// A network.
+    Network(IpNet),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// One entry of `allow:` or `deny:`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rule {
+    /// Its list.
+    pub action: Action,
+    /// What it speaks of.
+    pub target: Target,
+    /// Its ports, sorted, neither overlapping nor touching. Empty for unix sockets only.
+    pub ports: Vec<PortRange>,
+    /// Its transports, in the order of their numbers. Empty for unix sockets only.
+    pub transports: Vec<Transport>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.action == Action::Deny {
+            f.write_str("deny ")?;
+        }
+        let private = match &self.target {
+            Target::Host { name, private, .. } => {
+                write!(f, "host {name}")?;
+                *private
+            }
+            Target::Network(network) => {
+                write!(f, "cidr {network}")?;
+                false
+            }
+            Target::Unix(path) => return write!(f, "unix {}", path.display()),
+        };
+        if self.action == Action::Deny && matches!(self.target, Target::Host { .. }) {
+            return Ok(());
+        }
+        match self.ports.as_slice() {
+            [PortRange::ALL] => f.write_str(" all ports")?,
+            ports => write!(f, " ports {}", list(ports))?,
+        }
+        write!(f, "/{}", transports(&self.transports))?;
+        if private { f.write_str(" private") } else { Ok(()) }
+    }
+}
+
+/// Port ranges as people write them: `22,8000-8100`.
+pub(crate) fn list(ports: &[PortRange]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn transports(transports: &[Transport]) -> &'static str {
+    match transports {
+        [Transport::Tcp] => "tcp",
+        [Transport::Udp] => "udp",
+        _ => "any",
+    }
+}
+
+/// The `loopback:` setting.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Loopback {
+    /// Nothing on the host itself.
+    None,
+    /// Listeners of the same scope only. This version treats it as [`Loopback::None`].
+    Own,
+    /// Everything on the host itself.
+    Any,
+    /// These ports, TCP and UDP.
+    Ports(Vec<PortRange>),
+}
+
+/// The `unix:` setting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unix {
+    /// Sockets of the same scope.
+    Own,
+    /// Every socket.
+    Any,
+    /// No socket.
+    None,
+}
+
+/// The `inbound:` setting.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Inbound {
+    /// No connection from outside the scope is accepted.
+    Deny,
+    /// All are.
+    Allow,
+    /// Those to these ports are.
+    Ports(Vec<PortRange>),
+}
+
+/// The `dns.upstream` setting.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Upstream {
+    /// The resolvers that the system uses.
+    System,
+    /// These, and where they were written.
+    List(Vec<SocketAddr>, Origin),
+}
+
+/// Something that a policy says, or leaves to a default, and that this version does not do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Notice {
+    /// Where it was written; `None` for a default.
+    pub origin: Option<Origin>,
+    /// What is not effective and what holds instead.
+    pub message: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{origin}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// A policy with all that it includes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whether denials are enforced.
+    pub mode: Mode,
+    /// Its rules: of its file from top to bottom, of the included files, of the command line.
+    pub rules: Vec<Rule>,
+    /// The host itself.
+    pub loopback: Loopback,
+    /// Where `loopback:` was written; `None` if it was not.
+    pub loopback_origin: Option<Origin>,
+    /// Unix sockets.
+    pub unix: Unix,
+    /// Connections from outside.
+    pub inbound: Inbound,
+    /// Resolvers that may be used.
+    pub dns_upstream: Upstream,
+    /// Query types that are answered; `None` is the default set.
+    pub dns_types: Option<Vec<String>>,
+    /// What of this is not yet effective.
+    pub notices: Vec<Notice>,
+    /// The files it was read from, its own first.
+    pub files: Vec<PathBuf>,
+}

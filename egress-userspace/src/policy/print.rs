@@ -1,0 +1,133 @@
+//! Meaning back to text: receives a policy, gives YAML that loads to the same meaning, with everything written out and
+//! the includes in place.
+
+use egress_common::Transport;
+use serde::Serialize;
+
+use super::{Action, Inbound, Loopback, Mode, Policy, PortRange, Rule, Target, Unix, Upstream};
+
+#[derive(Serialize)]
+struct Text<'a> {
+    version: u8,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    mode: &'static str,
+    allow: Vec<Entry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<Entry>,
+    loopback: serde_yaml::Value,
+    unix: &'static str,
+    inbound: serde_yaml::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<Dns<'a>>,
+}
+
+#[derive(Serialize)]
+struct Dns<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    types: Option<&'a [String]>,
+}
+
+#[derive(Default, Serialize)]
+struct Entry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cidr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<serde_yaml::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broad: Option<bool>,
+}
+
+impl Policy {
+    /// The policy as one file. Command-line rules become rules under `allow:`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the YAML writer.
+    pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
+        let entries =
+            |action| self.rules.iter().filter(|rule| rule.action == action).map(entry).collect::<Vec<_>>();
+        let upstream = match &self.dns_upstream {
+            Upstream::System => None,
+            Upstream::List(resolvers, _) => Some(resolvers.iter().map(ToString::to_string).collect()),
+        };
+        let types = self.dns_types.as_deref();
+        let text = Text {
+            version: 1,
+            name: &self.name,
+            description: self.description.as_deref(),
+            mode: match self.mode {
+                Mode::Enforce => "enforce",
+                Mode::Audit => "audit",
+            },
+            allow: entries(Action::Allow),
+            deny: entries(Action::Deny),
+            loopback: match &self.loopback {
+                Loopback::None => "none".into(),
+                Loopback::Own => "own".into(),
+                Loopback::Any => "any".into(),
+                Loopback::Ports(ranges) => ports(ranges),
+            },
+            unix: match self.unix {
+                Unix::Own => "own",
+                Unix::Any => "any",
+                Unix::None => "none",
+            },
+            inbound: match &self.inbound {
+                Inbound::Deny => "deny".into(),
+                Inbound::Allow => "allow".into(),
+                Inbound::Ports(ranges) => ports(ranges),
+            },
+            dns: (upstream.is_some() || types.is_some()).then_some(Dns { upstream, types }),
+        };
+        serde_yaml::to_string(&text)
+    }
+}
+
+fn entry(rule: &Rule) -> Entry {
+    let mut entry = Entry::default();
+    match &rule.target {
+        Target::Host { name, private, broad } => {
+            entry.host = Some(name.clone());
+            entry.private = private.then_some(true);
+            entry.broad = broad.then_some(true);
+        }
+        Target::Network(network) => entry.cidr = Some(network.to_string()),
+        Target::Unix(path) => entry.unix = Some(path.display().to_string()),
+    }
+    // All ports of all transports is what a deny rule means without either, and has no other spelling: port 0
+    // cannot be written.
+    let whole = rule.ports == [PortRange::ALL];
+    if !whole && !rule.ports.is_empty() {
+        entry.ports = Some(ports(&rule.ports));
+    }
+    let denied_name = rule.action == Action::Deny && matches!(rule.target, Target::Host { .. });
+    entry.protocol = match rule.transports.as_slice() {
+        _ if denied_name => None,
+        [] => None,
+        [Transport::Tcp] => Some("tcp"),
+        [Transport::Udp] => Some("udp"),
+        _ => Some("any"),
+    };
+    entry
+}
+
+/// Single ports as numbers, ranges as texts.
+fn ports(ranges: &[PortRange]) -> serde_yaml::Value {
+    let values = ranges.iter().map(|range| match range.first == range.last {
+        true => serde_yaml::Value::from(u64::from(range.first)),
+        false => serde_yaml::Value::from(range.to_string()),
+    });
+    serde_yaml::Value::Sequence(values.collect())
+}

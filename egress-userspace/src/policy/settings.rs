@@ -1,0 +1,279 @@
+//! The settings of a policy file, everything but its rules: receives a file's top level, gives values and, once all
+//! rules are known, the policy with its notices.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use egress_common::Address;
+
+use super::{
+    Action, Fault, Inbound, Loopback, Mode, Notice, Origin, Policy, Rule, Target, Unix, Upstream, ports,
+    reader::{Fields, Reader},
+    yaml::{Node, Value, shorten},
+};
+
+/// Longest name of a policy.
+const NAME_MAX: usize = 63;
+/// Port of a resolver that names none.
+const DNS_PORT: u16 = 53;
+/// Query types that a policy may name.
+const QUERY_TYPES: [&str; 18] = [
+    "A", "AAAA", "CAA", "CNAME", "DNAME", "DNSKEY", "DS", "HTTPS", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV",
+    "SSHFP", "SVCB", "TLSA", "TXT",
+];
+
+/// The settings of a file whose every setting is sound.
+pub(super) struct Settings {
+    name: String,
+    description: Option<String>,
+    mode: Mode,
+    loopback: (Loopback, Option<Origin>),
+    unix: (Unix, Option<Origin>),
+    inbound: (Inbound, Option<Origin>),
+    upstream: Upstream,
+    types: Option<(Vec<String>, Origin)>,
+}
+
+/// Reads `version`, which every file has.
+pub(super) fn version(reader: &mut Reader<'_>, fields: &Fields<'_>) {
+    match fields.get("version") {
+        None => reader.fault(&(0..0), Fault::MissingKey { key: "version", place: "the policy" }),
+        Some((_, Node { value: Value::Integer(text), .. })) if text == "1" => {}
+        Some((_, Node { value: Value::Integer(text) | Value::Number(text), span })) => {
+            reader.fault(span, Fault::Version(text.clone()));
+        }
+        Some((_, node)) => {
+            let found = node.value.describe();
+            reader.fault(&node.span, Fault::WrongType { expected: "the number 1", found });
+        }
+    }
+}
+
+/// Reads `name`. `None` if it is absent or no name.
+pub(super) fn name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
+    let (_, node) = fields.get("name")?;
+    let name = reader.text(node, "a name in text form")?;
+    let sound = name.len() <= NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if !sound {
+        reader.fault(&node.span, Fault::Name(shorten(name)));
+    }
+    sound.then(|| name.to_owned())
+}
+
+/// Reads `description`.
+pub(super) fn description(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
+    let (_, node) = fields.get("description")?;
+    reader.text(node, "a text").map(str::to_owned)
+}
+
+impl Settings {
+    /// Reads every setting, also behind a fault. `None` if there was one without which there is no policy.
+    pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Self> {
+        if !fields.contains_key("name") {
+            reader.fault(&(0..0), Fault::MissingKey { key: "name", place: "the policy" });
+        }
+        let name = name(reader, fields);
+        let description = description(reader, fields);
+        let mode = field(fields, "mode", |node| {
+            let words = [("enforce", Mode::Enforce), ("audit", Mode::Audit)];
+            reader.word(node, "mode", "`enforce` or `audit`", &words)
+        });
+        let loopback = field(fields, "loopback", |node| loopback(reader, node));
+        let unix = field(fields, "unix", |node| {
+            let words = [("own", Unix::Own), ("any", Unix::Any), ("none", Unix::None)];
+            reader.word(node, "unix setting", "`own`, `any` or `none`", &words)
+        });
+        let inbound = field(fields, "inbound", |node| inbound(reader, node));
+        let (upstream, types) = match fields.get("dns") {
+            Some((_, node)) => dns(reader, node),
+            None => (Some(Upstream::System), None),
+        };
+        let origin = |key| fields.get(key).map(|(span, _): &(_, &Node)| reader.source.origin(span.start));
+        Some(Self {
+            name: name?,
+            description,
+            mode: mode.unwrap_or(Mode::Enforce),
+            loopback: (loopback.unwrap_or(Loopback::None), origin("loopback")),
+            unix: (unix.unwrap_or(Unix::Own), origin("unix")),
+            inbound: (inbound.unwrap_or(Inbound::Deny), origin("inbound")),
+            upstream: upstream?,
+            types,
+        })
+    }
+
+    /// The policy of these settings and rules.
+    pub(super) fn into_policy(self, rules: Vec<Rule>, files: Vec<PathBuf>) -> Policy {
+        let notices = self.notices(&rules);
+        Policy {
+            name: self.name,
+            description: self.description,
+            mode: self.mode,
+            rules,
+            loopback: self.loopback.0,
+            loopback_origin: self.loopback.1,
+            unix: self.unix.0,
+            inbound: self.inbound.0,
+            dns_upstream: self.upstream,
+            dns_types: self.types.map(|(types, _)| types),
+            notices,
+            files,
+        }
+    }
+
+    fn notices(&self, rules: &[Rule]) -> Vec<Notice> {
+        let mut notices: Vec<Notice> = rules.iter().filter_map(rule_notice).collect();
+        let mut say = |origin: Option<&Origin>, message: &str| {
+            notices.push(Notice { origin: origin.cloned(), message: message.into() });
+        };
+        match &self.loopback {
+            (Loopback::Own, origin) => say(
+                origin.as_ref(),
+                "`loopback: own` is not yet effective: it is treated as `none`, so nothing on this host is reachable",
+            ),
+            (_, None) => {
+                say(None, "`loopback` is not set: `none` applies, so nothing on this host is reachable")
+            }
+            _ => {}
+        }
+        say(
+            self.unix.1.as_ref(),
+            "unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says",
+        );
+        if self.inbound.0 != Inbound::Deny {
+            let message = "`inbound` is not yet effective: connections from outside get no answer";
+            say(self.inbound.1.as_ref(), message);
+        }
+        if let Some((_, origin)) = &self.types {
+            let message = "`dns.types` is not yet effective: the resolvers answer every query type";
+            say(Some(origin), message);
+        }
+        let opens = |rule: &Rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_));
+        if rules.iter().any(opens) {
+            say(
+                None,
+                "DNS questions are not yet filtered: the resolvers can be asked for any name, which can carry data out",
+            );
+        }
+        notices
+    }
+}
+
+fn rule_notice(rule: &Rule) -> Option<Notice> {
+    let message = match (&rule.target, rule.action) {
+        (Target::Host { name, .. }, Action::Allow) if name.starts_with("*.") => format!(
+            "`{name}` is not yet effective: names below a wildcard stay denied; list the exact names meanwhile"
+        ),
+        (Target::Unix(path), _) => {
+            format!("`unix: {}` is not yet effective: unix sockets are not restricted", path.display())
+        }
+        _ => return None,
+    };
+    Some(Notice { origin: Some(rule.origin.clone()), message })
+}
+
+fn field<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node) -> Option<T>) -> Option<T> {
+    fields.get(key).and_then(|(_, node)| read(node))
+}
+
+fn loopback(reader: &mut Reader<'_>, node: &Node) -> Option<Loopback> {
+    if matches!(node.value, Value::List(_)) {
+        return ports::read(reader, node).map(Loopback::Ports);
+    }
+    let words = [("own", Choice::Own), ("any", Choice::Any), ("none", Choice::None)];
+    let expected = "`own`, `any`, `none` or a list of ports";
+    Some(match reader.word(node, "loopback setting", expected, &words)? {
+        Choice::Own => Loopback::Own,
+        Choice::Any => Loopback::Any,
+        Choice::None => Loopback::None,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Choice {
+    Own,
+    Any,
+    None,
+}
+
+fn inbound(reader: &mut Reader<'_>, node: &Node) -> Option<Inbound> {
+    if matches!(node.value, Value::List(_)) {
+        return ports::read(reader, node).map(Inbound::Ports);
+    }
+    let words = [("deny", false), ("allow", true)];
+    let allow = reader.word(node, "inbound setting", "`deny`, `allow` or a list of ports", &words)?;
+    Some(if allow { Inbound::Allow } else { Inbound::Deny })
+}
+
+/// The upstream, `None` if there is a fault in it, and the query types.
+fn dns(reader: &mut Reader<'_>, node: &Node) -> (Option<Upstream>, Option<(Vec<String>, Origin)>) {
+    let Some(fields) = reader.fields(node, "`dns`", &["upstream", "types"]) else { return (None, None) };
+    let upstream = match fields.get("upstream") {
+        None => Some(Upstream::System),
+        Some((span, node)) => upstream(reader, span.start, node),
+    };
+    let types = fields.get("types").and_then(|(span, node)| {
+        let origin = reader.source.origin(span.start);
+        query_types(reader, node).map(|types| (types, origin))
+    });
+    (upstream, types)
+}
+
+fn upstream(reader: &mut Reader<'_>, at: usize, node: &Node) -> Option<Upstream> {
+    if let Value::Text(_) = node.value {
+        let expected = "`system` or a list of resolver addresses";
+        return reader.word(node, "upstream", expected, &[("system", ())]).map(|()| Upstream::System);
+    }
+    let items = reader.list(node, "`system` or a list of resolver addresses")?;
+    if items.is_empty() {
+        reader.fault(&node.span, Fault::EmptyList("list of resolvers"));
+        return None;
+    }
+    let mut resolvers = Vec::new();
+    for item in items {
+        let Some(text) = reader.text(item, "a resolver address") else { continue };
+        match resolver(text) {
+            Some(address) => resolvers.push(address),
+            None => reader.fault(&item.span, Fault::Resolver(shorten(text))),
+        }
+    }
+    let sound = resolvers.len() == items.len();
+    resolvers.dedup();
+    sound.then(|| Upstream::List(resolvers, reader.source.origin(at)))
+}
+
+/// `ip`, `ip:port` or `[v6]:port`; an IPv4-mapped address is the IPv4 address it maps.
+fn resolver(text: &str) -> Option<SocketAddr> {
+    let address = match text.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, DNS_PORT),
+        Err(_) => text.parse::<SocketAddr>().ok()?,
+    };
+    let plain = |v6: &std::net::SocketAddrV6| v6.scope_id() == 0 && v6.flowinfo() == 0;
+    let sound = match &address {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(v6) => plain(v6),
+    };
+    let ip = Address::from(address.ip()).judged().to_ip();
+    (sound && address.port() != 0).then(|| SocketAddr::new(ip, address.port()))
+}
+
+fn query_types(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
+    let items = reader.list(node, "a list of query types such as [A, AAAA]")?;
+    if items.is_empty() {
+        reader.fault(&node.span, Fault::EmptyList("list of query types"));
+        return None;
+    }
+    let words = QUERY_TYPES.map(|name| (name, name));
+    let expected = "a record type in upper case such as A, AAAA, CNAME, HTTPS, SVCB";
+    let mut types: Vec<String> = items
+        .iter()
+        .filter_map(|item| reader.word(item, "query type", expected, &words))
+        .map(str::to_owned)
+        .collect();
+    types.sort_unstable();
+    types.dedup();
+    Some(types)
+}
