@@ -35,10 +35,10 @@ impl NameBook {
         if self.learned.insert(address, normal(name)).is_none() {
             self.order.push_back(address);
         }
-        if self.learned.len() > MAX_LEARNED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.learned.remove(&oldest);
-            }
+        if self.learned.len() > MAX_LEARNED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.learned.remove(&oldest);
         }
     }
 
@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn a_rotating_name_cannot_grow_it_without_end() {
         let mut book = NameBook::default();
-        let nth = |n: usize| IpAddr::from((0x2001_0db8_u128 << 96) + u128::try_from(n).unwrap());
+        let nth =
+            |n: usize| IpAddr::from(((0x2001_0db8_u128 << 96) + u128::try_from(n).unwrap()).to_be_bytes());
         for n in 0..=MAX_LEARNED {
             book.note("a.example", nth(n));
         }

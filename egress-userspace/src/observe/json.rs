@@ -1,0 +1,291 @@
+//! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`.
+//!
+//! Every object has `v` (the schema's version, 1), `type` and `time` (RFC 3339, UTC). Types: `start` once, then
+//! `names` and `attempt` as they come, `summary` last. Within a version fields are only added. What is not known is
+//! `null`, never left out. The text is ASCII: anything else is escaped, so that it is safe to print.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+use super::{record::Record, sink::Lines, summary::Summary, time::rfc3339};
+use crate::dns::permit::Outcome;
+
+/// Version of the schema.
+pub const VERSION: u32 = 1;
+
+/// The schema itself.
+pub const SCHEMA: &str = include_str!("../../schema/events.v1.json");
+
+/// Writes JSON lines.
+#[derive(Debug)]
+pub struct JsonSink<W> {
+    lines: Lines<W>,
+}
+
+impl<W: Write> JsonSink<W> {
+    /// To `out`, which should not be buffered: a line is one write.
+    pub fn new(out: W) -> Self {
+        Self { lines: Lines::new(out, "events") }
+    }
+
+    /// With an alarm of the caller's for a failed write.
+    pub fn with_lines(lines: Lines<W>) -> Self {
+        Self { lines }
+    }
+
+    /// The beginning of a run.
+    pub fn start(&mut self, start: &Start<'_>, time: u64) {
+        self.lines.line(&start_line(start, time));
+    }
+
+    /// An attempt.
+    pub fn attempt(&mut self, record: &Record) {
+        self.lines.line(&attempt_line(record));
+    }
+
+    /// What lookups came to.
+    pub fn names(&mut self, outcomes: &[Outcome], time: u64) {
+        if !outcomes.is_empty() {
+            self.lines.line(&names_line(outcomes, time));
+        }
+    }
+
+    /// The end of a run.
+    pub fn summary(&mut self, summary: &Summary, time: u64) {
+        self.lines.line(&summary_line(summary, time));
+    }
+
+    /// Lines that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lines.lost()
+    }
+
+    /// What the lines went to.
+    pub fn get_ref(&self) -> &W {
+        self.lines.get_ref()
+    }
+}
+
+/// What a run begins with.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Start<'a> {
+    /// Version of `egress`.
+    pub egress: &'a str,
+    /// Name of the policy.
+    pub policy: Option<&'a str>,
+    /// Files it was read from, the named one first.
+    pub files: &'a [String],
+    /// Digest of the policy, if the caller has one.
+    pub digest: Option<&'a str>,
+    /// Whether denials are only reported.
+    pub audit: bool,
+    /// Cgroup id of the scope.
+    pub scope: u64,
+    /// Path of its cgroup.
+    pub cgroup_path: &'a str,
+    /// The command with its arguments.
+    pub command: &'a [String],
+}
+
+#[derive(Serialize)]
+struct StartLine<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    egress: &'a str,
+    policy: Option<&'a str>,
+    files: &'a [String],
+    digest: Option<&'a str>,
+    mode: &'static str,
+    scope: u64,
+    cgroup_path: &'a str,
+    command: &'a [String],
+}
+
+#[derive(Serialize)]
+struct AttemptLine<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    verdict: &'static str,
+    hook: &'static str,
+    reason: &'static str,
+    protocol: String,
+    protocol_number: u16,
+    socket_type: Option<&'static str>,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    name: Option<&'a str>,
+    rule: Option<Rule<'a>>,
+    process: Option<Process<'a>>,
+    scope: u64,
+    cgroup: u64,
+    cgroup_path: Option<&'a str>,
+    cookie: Option<u64>,
+    remedy: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Rule<'a> {
+    id: u32,
+    origin: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    tid: u32,
+    uid: u32,
+    gid: u32,
+    comm: String,
+    exe: Option<&'a str>,
+    exe_deleted: bool,
+}
+
+#[derive(Serialize)]
+struct NamesLine<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    outcomes: Vec<NameLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct NameLine<'a> {
+    name: &'a str,
+    outcome: &'static str,
+    addresses: Vec<IpAddr>,
+    ttl: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    #[serde(rename = "verdicts")]
+    verdicts: &'a [super::summary::VerdictTotal],
+    attempts: &'a [super::summary::Count],
+    denied: &'a [super::summary::Denied],
+    denied_others: u64,
+    undecodable: u64,
+}
+
+/// The line of a run's beginning.
+pub fn start_line(start: &Start<'_>, time: u64) -> Vec<u8> {
+    line(&StartLine {
+        v: VERSION,
+        r#type: "start",
+        time: rfc3339(time),
+        egress: start.egress,
+        policy: start.policy,
+        files: start.files,
+        digest: start.digest,
+        mode: if start.audit { "audit" } else { "enforce" },
+        scope: start.scope,
+        cgroup_path: start.cgroup_path,
+        command: start.command,
+    })
+}
+
+/// The line of an attempt.
+pub fn attempt_line(record: &Record) -> Vec<u8> {
+    let to = record.destination.as_ref();
+    line(&AttemptLine {
+        v: VERSION,
+        r#type: "attempt",
+        time: rfc3339(record.time),
+        verdict: record.verdict.name(),
+        hook: record.hook.name(),
+        reason: record.reason.name(),
+        protocol: record.protocol.name(),
+        protocol_number: record.protocol.number,
+        socket_type: record.protocol.socket_type(),
+        address: to.map(|to| to.address),
+        port: to.and_then(|to| to.port),
+        name: to.and_then(|to| to.name.as_deref()),
+        rule: record.rule.as_ref().map(|rule| Rule { id: rule.id, origin: &rule.origin, text: &rule.text }),
+        process: record.process.as_ref().map(|process| Process {
+            pid: process.pid,
+            tid: process.tid,
+            uid: process.uid,
+            gid: process.gid,
+            comm: String::from_utf8_lossy(&process.comm).into_owned(),
+            exe: process.exe.as_ref().map(|exe| exe.path.as_str()),
+            exe_deleted: process.exe.as_ref().is_some_and(|exe| exe.deleted),
+        }),
+        scope: record.scope,
+        cgroup: record.cgroup,
+        cgroup_path: record.cgroup_path.as_deref(),
+        cookie: record.cookie,
+        remedy: record.remedy.as_deref(),
+    })
+}
+
+/// The line of what lookups came to.
+pub fn names_line(outcomes: &[Outcome], time: u64) -> Vec<u8> {
+    let outcomes = outcomes.iter().map(name_line).collect();
+    line(&NamesLine { v: VERSION, r#type: "names", time: rfc3339(time), outcomes })
+}
+
+fn name_line(outcome: &Outcome) -> NameLine<'_> {
+    let (word, addresses, ttl, error) = match outcome {
+        Outcome::Opened { addresses, ttl, missing, .. } => {
+            let error = missing.as_ref().map(ToString::to_string);
+            ("opened", addresses.clone(), Some(ttl.as_secs()), error)
+        }
+        Outcome::Failed { error, .. } => ("failed", Vec::new(), None, Some(error.to_string())),
+        Outcome::Refused { address, why, .. } => ("refused", vec![*address], None, Some((*why).to_owned())),
+        Outcome::Full { .. } => ("full", Vec::new(), None, Some("the table of permits is full".to_owned())),
+        Outcome::Unwritable { error, .. } => ("unwritable", Vec::new(), None, Some(error.clone())),
+    };
+    NameLine { name: outcome.name(), outcome: word, addresses, ttl, error }
+}
+
+/// The line of a run's end.
+pub fn summary_line(summary: &Summary, time: u64) -> Vec<u8> {
+    line(&SummaryLine {
+        v: VERSION,
+        r#type: "summary",
+        time: rfc3339(time),
+        verdicts: &summary.verdicts,
+        attempts: &summary.attempts,
+        denied: &summary.denied,
+        denied_others: summary.denied_others,
+        undecodable: summary.undecodable,
+    })
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Ascii);
+    // Only a map with keys that are no strings or a failing writer could refuse, and there is neither.
+    match value.serialize(&mut serializer) {
+        Ok(()) => bytes,
+        Err(error) => format!("{{\"v\":{VERSION},\"type\":\"error\",\"error\":\"{error}\"}}").into_bytes(),
+    }
+}
+
+/// Compact JSON in printable ASCII: some terminals take C1 and bidirectional characters for commands.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut units = [0; 2];
+        for c in fragment.chars() {
+            if c.is_ascii() && c != '\u{7f}' {
+                write!(writer, "{c}")?;
+            } else {
+                c.encode_utf16(&mut units).iter().try_for_each(|unit| write!(writer, "\\u{unit:04x}"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! What a run came to: the kernel's exact counters, and the destinations that were seen denied.
+
+use std::collections::BTreeMap;
+
+use egress_common::{Counters, Hook, Reason, Verdict};
+use serde::Serialize;
+
+use super::{
+    record::{DecodeError, Record},
+    text::destination,
+};
+
+/// Different denied destinations that are kept apart.
+const MAX_DESTINATIONS: usize = 4096;
+
+/// Denied destinations that a summary names.
+const TOP: usize = 10;
+
+/// Gathers what passes by during a run.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    denied: BTreeMap<String, u64>,
+    beyond: u64,
+    undecodable: u64,
+    last_error: Option<DecodeError>,
+}
+
+/// Exact numbers of one verdict.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct VerdictTotal {
+    /// The verdict.
+    pub verdict: &'static str,
+    /// How often; the sum of the others.
+    pub attempts: u64,
+    /// Events that were written.
+    pub emitted: u64,
+    /// Events that were not: over the rate, or a repetition of what was allowed.
+    pub suppressed: u64,
+    /// Events that were lost.
+    pub dropped: u64,
+}
+
+/// Exact number of attempts of one kind.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Count {
+    /// The verdict.
+    pub verdict: &'static str,
+    /// Who saw it.
+    pub hook: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// A destination that was denied, or would have been, as far as events told of it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Denied {
+    /// Protocol, name and address as people read them.
+    pub destination: String,
+    /// Events seen.
+    pub count: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Summary {
+    /// For each verdict: deny, allow, audit.
+    pub verdicts: Vec<VerdictTotal>,
+    /// Those that are not zero, by verdict, hook and reason.
+    pub attempts: Vec<Count>,
+    /// The destinations most often denied, at most ten.
+    pub denied: Vec<Denied>,
+    /// Events of denials to other destinations.
+    pub denied_others: u64,
+    /// Events that could not be read.
+    pub undecodable: u64,
+    /// The last reason why.
+    pub decode_error: Option<DecodeError>,
+}
+
+impl Tally {
+    /// Counts an attempt.
+    pub fn add(&mut self, record: &Record) {
+        if record.verdict == Verdict::Allow {
+            return;
+        }
+        let key = match &record.destination {
+            Some(to) => format!("{} {}", record.protocol.name(), destination(to)),
+            None => format!("{} socket", record.protocol.name()),
+        };
+        if self.denied.len() >= MAX_DESTINATIONS && !self.denied.contains_key(&key) {
+            self.beyond += 1;
+        } else {
+            *self.denied.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Counts an event that could not be read; true for the first, which is worth a line at once.
+    pub fn undecodable(&mut self, error: DecodeError) -> bool {
+        self.undecodable += 1;
+        self.last_error = Some(error);
+        self.undecodable == 1
+    }
+
+    /// The summary with the kernel's counters, added up over all CPUs.
+    pub fn summary(&self, counters: &Counters) -> Summary {
+        let mut denied: Vec<Denied> = self
+            .denied
+            .iter()
+            .map(|(destination, &count)| Denied { destination: destination.clone(), count })
+            .collect();
+        // Stable: equal counts stay in the order of their names.
+        denied.sort_by_key(|denied| std::cmp::Reverse(denied.count));
+        let others: u64 = denied.iter().skip(TOP).map(|denied| denied.count).sum();
+        denied.truncate(TOP);
+        Summary {
+            verdicts: Verdict::ALL.iter().map(|&verdict| total(verdict, counters)).collect(),
+            attempts: counts(counters),
+            denied,
+            denied_others: others + self.beyond,
+            undecodable: self.undecodable,
+            decode_error: self.last_error,
+        }
+    }
+}
+
+fn total(verdict: Verdict, counters: &Counters) -> VerdictTotal {
+    let fate = &counters.fate[verdict as usize];
+    VerdictTotal {
+        verdict: verdict.name(),
+        attempts: counters.total(verdict),
+        emitted: fate.emitted,
+        suppressed: fate.suppressed,
+        dropped: fate.dropped,
+    }
+}
+
+fn counts(counters: &Counters) -> Vec<Count> {
+    let mut counts = Vec::new();
+    for verdict in Verdict::ALL {
+        for hook in Hook::ALL {
+            for reason in Reason::ALL {
+                let count = counters.attempts[verdict as usize][hook as usize][reason as usize];
+                if count > 0 {
+                    let (verdict, hook, reason) = (verdict.name(), hook.name(), reason.name());
+                    counts.push(Count { verdict, hook, reason, count });
+                }
+            }
+        }
+    }
+    counts
+}
+
+impl Summary {
+    /// The lines for a person.
+    pub fn lines(&self) -> Vec<String> {
+        let attempts = |verdict: Verdict| {
+            self.verdicts
+                .iter()
+                .find(|total| total.verdict == verdict.name())
+                .map_or(0, |total| total.attempts)
+        };
+        let (denied, allowed, audit) =
+            (attempts(Verdict::Deny), attempts(Verdict::Allow), attempts(Verdict::Audit));
+        let mut first = format!("egress: {denied} denied, {allowed} allowed");
+        if audit > 0 {
+            first.push_str(&format!(", {audit} let pass by audit mode that would be denied"));
+        }
+        let mut lines = vec![first];
+        for denied in &self.denied {
+            lines.push(format!("  {:>6} × {}", denied.count, denied.destination));
+        }
+        if self.denied_others > 0 {
+            lines.push(format!("  {:>6} × other destinations", self.denied_others));
+        }
+        lines.extend(self.verdicts.iter().filter_map(missing_line));
+        if let Some(error) = self.decode_error {
+            lines.push(format!("egress: {} events could not be read: {error}", self.undecodable));
+        }
+        lines
+    }
+}
+
+/// What was not shown of one verdict; repetitions of what is allowed are left out by design and need no line.
+fn missing_line(total: &VerdictTotal) -> Option<String> {
+    let suppressed = if total.verdict == Verdict::Allow.name() { 0 } else { total.suppressed };
+    if suppressed + total.dropped == 0 {
+        return None;
+    }
+    let VerdictTotal { verdict, dropped, .. } = total;
+    Some(format!(
+        "egress: {verdict}: {suppressed} events left out over the rate, {dropped} lost to a full buffer; all were judged and counted"
+    ))
+}

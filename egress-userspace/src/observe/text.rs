@@ -1,0 +1,213 @@
+//! Lines for people. One line says who tried, where to, why it was refused and what would allow it.
+
+use std::{io::Write, time::Instant};
+
+use egress_common::{Hook, Reason, Verdict};
+
+use super::{
+    escape::{host_name, plain_text, process_name},
+    fold::{Fold, Key, Repeated},
+    record::{Destination, Record},
+    sink::Lines,
+    time::{local_offset, time_of_day},
+};
+use crate::dns::permit::Outcome;
+
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const GREEN: &str = "\x1b[32m";
+const RESET: &str = "\x1b[0m";
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Style {
+    /// With colours: the caller knows whether it is a terminal and what `NO_COLOR` says.
+    pub colours: bool,
+    /// Show allowed attempts too.
+    pub allowed: bool,
+}
+
+/// Lines for a person; repetitions are folded.
+#[derive(Debug)]
+pub struct TextSink<W> {
+    lines: Lines<W>,
+    style: Style,
+    offset: fn(u64) -> i64,
+    fold: Fold,
+}
+
+impl<W: Write> TextSink<W> {
+    /// To `out`, in local time.
+    pub fn new(out: W, style: Style) -> Self {
+        Self::with_zone(out, style, local_offset)
+    }
+
+    /// As [`TextSink::new`], with the offset from UTC (in seconds, at a time in nanoseconds) given.
+    pub fn with_zone(out: W, style: Style, offset: fn(u64) -> i64) -> Self {
+        Self { lines: Lines::new(out, "to stderr"), style, offset, fold: Fold::default() }
+    }
+
+    /// Shows an attempt, or counts it as a repetition.
+    pub fn attempt(&mut self, record: &Record, now: Instant) {
+        if record.verdict == Verdict::Allow && !self.style.allowed {
+            return;
+        }
+        self.flush_due(now);
+        let short = || subject(record);
+        if self.fold.shows(Key::of(record), short, now) {
+            let line = line(record, self.style, (self.offset)(record.time));
+            self.lines.line(line.as_bytes());
+        }
+    }
+
+    /// Shows what became of a name, if a person needs to know.
+    pub fn outcome(&mut self, outcome: &Outcome) {
+        if let Some(line) = outcome_line(outcome) {
+            self.lines.line(line.as_bytes());
+        }
+    }
+
+    /// Any other line.
+    pub fn note(&mut self, line: &str) {
+        self.lines.line(plain_text(line).as_bytes());
+    }
+
+    /// When [`TextSink::flush_due`] has repetitions to tell of, if any wait.
+    pub fn next_flush(&self) -> Option<Instant> {
+        self.fold.next_due()
+    }
+
+    /// Tells of the repetitions whose second is over.
+    pub fn flush_due(&mut self, now: Instant) {
+        let repeated = self.fold.due(now);
+        self.repetitions(&repeated);
+    }
+
+    /// Tells of all repetitions that wait: before the summary.
+    pub fn finish(&mut self) {
+        let repeated = self.fold.all();
+        self.repetitions(&repeated);
+    }
+
+    /// Lines that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lines.lost()
+    }
+
+    /// What the lines went to.
+    pub fn get_ref(&self) -> &W {
+        self.lines.get_ref()
+    }
+
+    fn repetitions(&mut self, repeated: &[Repeated]) {
+        for repeated in repeated {
+            self.lines.line(repeated.line().as_bytes());
+        }
+    }
+}
+
+/// The line of one attempt, at an offset from UTC in seconds.
+pub fn line(record: &Record, style: Style, offset: i64) -> String {
+    let (colour, reset) = match (style.colours, record.verdict) {
+        (false, _) => ("", ""),
+        (true, Verdict::Deny) => (RED, RESET),
+        (true, Verdict::Audit) => (YELLOW, RESET),
+        (true, Verdict::Allow) => (GREEN, RESET),
+    };
+    let time = time_of_day(record.time, offset);
+    let verdict = verdict_word(record.verdict);
+    let mut line = format!("{time} {colour}{verdict}{reset} {}", what_and_who(record));
+    line.push_str(&format!(" {}: {}", record.reason.name(), sentence(record.reason)));
+    if let Some(rule) = &record.rule {
+        let rule =
+            if rule.origin.is_empty() { format!("rule {}", rule.id) } else { plain_text(&rule.origin) };
+        line.push_str(&format!(" ({rule})"));
+    }
+    if let Some(remedy) = &record.remedy {
+        line.push_str(&format!("; to allow: {}", plain_text(remedy)));
+    }
+    line
+}
+
+/// Verdict, destination and process, to tell of repetitions.
+fn subject(record: &Record) -> String {
+    format!("{} {}", verdict_word(record.verdict), what_and_who(record))
+}
+
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Deny => "DENY",
+        Verdict::Allow => "ALLOW",
+        Verdict::Audit => "AUDIT",
+    }
+}
+
+fn what_and_who(record: &Record) -> String {
+    let protocol = record.protocol.name();
+    let what = match (&record.destination, record.hook) {
+        (Some(to), _) => format!("{protocol} {}", destination(to)),
+        (None, Hook::Create) => match record.protocol.socket_type() {
+            Some(kind) => format!("socket {kind}/{protocol}"),
+            None => format!("socket {protocol}"),
+        },
+        (None, _) => format!("{protocol} unknown-destination"),
+    };
+    let who = match &record.process {
+        Some(process) => format!("{}[{}]", process_name(&process.comm), process.pid),
+        None => "unknown-process".to_owned(),
+    };
+    format!("{what} {who}")
+}
+
+/// `name (address:port)`, or without a name `address:port`.
+pub fn destination(to: &Destination) -> String {
+    let address = match (to.address, to.port) {
+        (address, Some(port)) if address.is_ipv6() => format!("[{address}]:{port}"),
+        (address, Some(port)) => format!("{address}:{port}"),
+        (address, None) => address.to_string(),
+    };
+    match &to.name {
+        Some(name) => format!("{} ({address})", host_name(name)),
+        None => address,
+    }
+}
+
+/// The reason in words.
+pub fn sentence(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoPolicy => "no policy is in force yet, so nothing may pass",
+        Reason::NoRule => "no rule covers it",
+        Reason::DenyRule => "a rule under `deny:` covers it",
+        Reason::Expired => "the DNS answer that opened it has expired",
+        Reason::Loopback => "it is the host itself, which `loopback:` does not open",
+        Reason::Metadata => "it is a metadata service, which only a `cidr` rule opens",
+        Reason::LinkLocal => "it is link-local, which only a `cidr` rule opens",
+        Reason::Multicast => "it is multicast, which only a `cidr` rule opens",
+        Reason::Broadcast => "it is broadcast or reserved, which only a `cidr` rule opens",
+        Reason::Transport => "only TCP and UDP can be allowed",
+        Reason::NotPlain => "IP options, extension headers or fragments hide where it goes",
+        Reason::SocketType => "only TCP and UDP sockets can be made",
+        Reason::Rule => "a rule covers it",
+        Reason::Permit => "an allowed name opened it",
+        Reason::Flow => "its connection was allowed",
+    }
+}
+
+/// What became of a name, if a person needs to know: nothing for a name that was opened in full.
+pub fn outcome_line(outcome: &Outcome) -> Option<String> {
+    let name = host_name(outcome.name());
+    match outcome {
+        Outcome::Opened { missing: None, .. } => None,
+        Outcome::Opened { missing: Some(error), .. } => {
+            Some(format!("egress: {name} is open in part: one address family is missing: {error}"))
+        }
+        Outcome::Failed { error, .. } => Some(format!("egress: {name} stays closed: {error}")),
+        Outcome::Refused { address, why, .. } => {
+            Some(format!("egress: {name} does not open {address}: {why}"))
+        }
+        Outcome::Full { .. } => Some(format!("egress: {name} stays closed: the table of permits is full")),
+        Outcome::Unwritable { error, .. } => {
+            Some(format!("egress: {name} stays closed: {}", plain_text(error)))
+        }
+    }
+}
