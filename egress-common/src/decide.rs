@@ -245,10 +245,9 @@ fn permit<T: Tables>(tables: &T, scope: &Scope, flow: &Flow, address: Address) -
     }
     let mut best = exact;
     for block in &PermitKey::BLOCKS[1..] {
-        if let Some(found) = tables.permit(&key(*block)) {
-            if best.is_none_or(|best| best.expires < found.expires) {
-                best = Some(found);
-            }
+        match tables.permit(&key(*block)) {
+            Some(found) if best.is_none_or(|best| best.expires < found.expires) => best = Some(found),
+            _ => {}
         }
     }
     best

@@ -1,6 +1,8 @@
 //! The command line: one file a command. Receives arguments, prints, gives an exit code.
 
+mod exit;
 mod policy;
+mod run;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a command in a scope of its own: it reaches what the policy names and nothing else.
+    Run(run::Run),
     /// Work with policy files; needs neither root nor a kernel with BPF.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -34,6 +38,7 @@ enum Output {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Run(arguments) => run::main(&arguments),
         Command::Policy(command) => policy::main(command),
     }
 }

@@ -10,8 +10,11 @@ use nix::{
 
 use super::EnforceError;
 
-/// What is tried, and the hook that must refuse it. The child's exit status is the index of the first that was not.
-const ATTEMPTS: [(&str, fn() -> i32); 6] = [
+/// Makes an attempt; the errno, or 0 if it went through.
+type Attempt = fn() -> i32;
+
+/// What is tried. The child's exit status is one more than the index of the first that was not refused.
+const ATTEMPTS: [(&str, Attempt); 6] = [
     ("a TCP connect over IPv4", || connect(libc::AF_INET)),
     ("a TCP connect over IPv6", || connect(libc::AF_INET6)),
     ("a datagram over IPv4", || send(libc::AF_INET)),

@@ -27,11 +27,19 @@ pub(super) struct Loaded {
 
 /// Reads a file and its includes.
 pub(super) fn load(path: &Path, problems: &mut Vec<Problem>) -> Loaded {
-    let mut loader = Loader { loaded: Loaded::default(), seen: Vec::new(), problems };
     match Source::read(path) {
-        Ok(source) => loader.file(source, &mut Vec::new()),
-        Err(problem) => loader.problems.push(*problem),
+        Ok(source) => of_source(source, problems),
+        Err(problem) => {
+            problems.push(*problem);
+            Loaded::default()
+        }
     }
+}
+
+/// Reads a text as if it were a file, and its includes.
+pub(super) fn of_source(source: Source, problems: &mut Vec<Problem>) -> Loaded {
+    let mut loader = Loader { loaded: Loaded::default(), seen: Vec::new(), problems };
+    loader.file(source, &mut Vec::new());
     loader.loaded
 }
 

@@ -36,7 +36,28 @@ pub(crate) use target::host as parse_host;
 /// All errors of all files in one go; nothing is ever half-loaded.
 pub fn load(path: &Path, allow: &[String]) -> Result<Policy, Errors> {
     let mut problems = Vec::new();
-    let mut loaded = include::load(path, &mut problems);
+    let loaded = include::load(path, &mut problems);
+    finish(loaded, allow, problems)
+}
+
+/// A policy without a file: it allows what the command line says, and nothing else.
+///
+/// # Errors
+///
+/// All errors of the command line in one go.
+pub fn from_command_line(allow: &[String]) -> Result<Policy, Errors> {
+    const NOTHING: &str = "version: 1\nname: command-line\nallow: []\n";
+    let mut problems = Vec::new();
+    let source = Source::new(Path::new("(no policy file)"), NOTHING.to_owned());
+    let loaded = include::of_source(source, &mut problems);
+    finish(loaded, allow, problems)
+}
+
+fn finish(
+    mut loaded: include::Loaded,
+    allow: &[String],
+    mut problems: Vec<Problem>,
+) -> Result<Policy, Errors> {
     for text in allow {
         match command_line::parse(text) {
             Ok(rule) => loaded.rules.push(file::Located::on_command_line(rule)),

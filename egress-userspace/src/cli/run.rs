@@ -1,0 +1,253 @@
+//! `egress run`: policy file and arguments in, the command's exit code out; events to stderr and a file on the way.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, IsTerminal as _, Stderr},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+
+use super::exit;
+use crate::{
+    compile::{self, Compiled},
+    dns::{hosts::Hosts, names::NameBook, permit::Outcome, system},
+    enforce::Limits,
+    observe::{
+        json::{JsonSink, Start},
+        record::Enricher,
+        summary::Tally,
+        text::{Style, TextSink},
+    },
+    policy::{self, Mode, Policy, Upstream},
+    scope::{
+        enforced::EnforcedScope,
+        identity::Identity,
+        run::{self, Observer, Options},
+    },
+};
+
+/// Exit codes: the command's own, 128+n if signal n ended it, and where it did not run:
+/// 2 wrong usage, 112 not root, 113 no (safe) cgroup2, 114 no eBPF, 115 a hook is missing, 116 a foreign eBPF program
+/// refuses ours, 117 a table is full, 118 the verifier refused, 119 the policy is invalid, 120 attached but without
+/// effect, 121 no such user, 125 anything else, 126 the command cannot be executed, 127 it was not found.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: the command's own; 128+n if signal n ended it; and if it did not run:\n  \
+    2 wrong usage            112 not root              113 no (safe) cgroup2   114 no eBPF or bpffs\n  \
+    115 kernel hook missing  116 foreign eBPF program  117 kernel table full   118 refused by the verifier\n  \
+    119 invalid policy       120 attached, no effect   121 no such user        125 anything else\n  \
+    126 cannot be executed   127 command not found"
+)]
+pub(super) struct Run {
+    /// Policy file. Without one nothing is allowed but what --allow says.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Allow one more destination: host:port, ip:port, [v6]:port or network:port, each with /udp for UDP.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow: Vec<String>,
+    /// Refuse nothing; report what would have been refused.
+    #[arg(long)]
+    audit: bool,
+    /// Write every event as a line of JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Run the command as this user (name or id) instead of the one who called sudo.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Most permits (addresses × ports) that names may open.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().permits, hide = true)]
+    max_permits: u32,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Runs the command; the exit code is its own, or says why it did not run.
+pub(super) fn main(arguments: &Run) -> ExitCode {
+    let policy = match load(arguments) {
+        Ok(policy) => policy,
+        Err(text) => return fail(exit::POLICY, &text),
+    };
+    let events = match open_events(arguments.events.as_deref()) {
+        Ok(events) => events,
+        Err(text) => return fail(exit::FAILED, &text),
+    };
+    let servers = match &policy.dns_upstream {
+        Upstream::System => system::nameservers(Path::new("/etc/resolv.conf")),
+        Upstream::List(servers, _) => servers.clone(),
+    };
+    let resolvers: Vec<IpAddr> = servers.iter().map(std::net::SocketAddr::ip).collect();
+    let mut compiled = compile::compile(&policy, &resolvers);
+    compiled.audit |= arguments.audit;
+    let options = Options {
+        compiled: compiled.clone(),
+        servers,
+        user: arguments.user.clone(),
+        command: arguments.command.clone(),
+        limits: Limits { permits: arguments.max_permits, ..Limits::default() },
+    };
+    let mut printer = Printer::new(policy, compiled, events, &arguments.command);
+    match run::run(&options, &mut printer) {
+        Ok(status) => ExitCode::from(run::exit_code(status)),
+        Err(error) => fail(exit::of_run_error(&error), &error.to_string()),
+    }
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    eprintln!("egress: {text}");
+    eprintln!("egress: the command was not started (exit code {code})");
+    ExitCode::from(code)
+}
+
+fn load(arguments: &Run) -> Result<Policy, String> {
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match &arguments.policy {
+        Some(file) => policy::load(file, &arguments.allow),
+        None => policy::from_command_line(&arguments.allow),
+    }
+    .map_err(|errors| format!("the policy is invalid\n{}", errors.render(color)))
+}
+
+/// Opened as root before anything else: the command cannot be given the file, and a bad path stops the run.
+fn open_events(path: Option<&Path>) -> Result<Option<JsonSink<File>>, String> {
+    path.map(|path| {
+        File::create(path)
+            .map(JsonSink::new)
+            .map_err(|error| format!("cannot write events to {}: {error}", path.display()))
+    })
+    .transpose()
+}
+
+/// What the run tells, as lines.
+struct Printer {
+    policy: Policy,
+    compiled: Arc<Compiled>,
+    command: Vec<String>,
+    names: NameBook,
+    enricher: Enricher,
+    text: TextSink<Stderr>,
+    json: Option<JsonSink<File>>,
+    tally: Tally,
+}
+
+impl Printer {
+    fn new(policy: Policy, compiled: Compiled, json: Option<JsonSink<File>>, command: &[OsString]) -> Self {
+        let compiled = Arc::new(compiled);
+        let hosts = Hosts::read(Path::new("/etc/hosts")).unwrap_or_else(|_| Hosts::parse(""));
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self {
+            policy,
+            enricher: Enricher::new(Arc::clone(&compiled)),
+            compiled,
+            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            names: NameBook::new(&hosts),
+            text: TextSink::new(io::stderr(), Style { colours, allowed: false }),
+            json,
+            tally: Tally::default(),
+        }
+    }
+}
+
+fn wall_clock() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Observer for Printer {
+    fn cleaned_up(&mut self, runs: &[String]) {
+        for run in runs {
+            self.text.note(&format!("egress: removed {run}, which an earlier crash had left"));
+        }
+    }
+
+    fn enforcing(&mut self, scope: &EnforcedScope, identity: &Identity) {
+        let path = scope.cgroup().path().display().to_string();
+        let doing = if self.compiled.audit { "AUDITING (nothing is refused)" } else { "enforcing" };
+        let rules = self.policy.rules.len();
+        self.text.note(&format!(
+            "egress: {doing} policy {} ({rules} rule{}) on {path} with {} verified programs; the command runs as {}",
+            self.policy.name,
+            if rules == 1 { "" } else { "s" },
+            scope.attachment().health().len(),
+            identity.label(),
+        ));
+        for notice in &self.policy.notices {
+            self.text.note(&format!("egress: note: {notice}"));
+        }
+        self.enricher.name_cgroup(scope.cgroup().id(), path.as_str());
+        if let Some(json) = &mut self.json {
+            let files: Vec<String> =
+                self.policy.files.iter().map(|file| file.display().to_string()).collect();
+            let start = Start {
+                egress: env!("CARGO_PKG_VERSION"),
+                policy: Some(&self.policy.name),
+                files: &files,
+                digest: None,
+                audit: self.compiled.audit || self.policy.mode == Mode::Audit,
+                scope: scope.cgroup().id(),
+                cgroup_path: &path,
+                command: &self.command,
+            };
+            json.start(&start, wall_clock());
+        }
+    }
+
+    fn names(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            self.names.learn(outcome);
+            self.text.outcome(outcome);
+        }
+        if let (Some(json), false) = (&mut self.json, outcomes.is_empty()) {
+            json.names(outcomes, wall_clock());
+        }
+    }
+
+    fn event(&mut self, bytes: &[u8]) {
+        match self.enricher.record(bytes, &self.names) {
+            Ok(record) => {
+                self.tally.add(&record);
+                self.text.attempt(&record, Instant::now());
+                if let Some(json) = &mut self.json {
+                    json.attempt(&record);
+                }
+            }
+            Err(error) => {
+                let text = format!("egress: an event could not be read: {error}");
+                if self.tally.undecodable(error) {
+                    self.text.note(&text);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.text.flush_due(Instant::now());
+    }
+
+    fn ended(&mut self, scope: &EnforcedScope, left: &[u32]) {
+        self.text.finish();
+        match scope.counters() {
+            Ok(counters) => {
+                let summary = self.tally.summary(&counters);
+                for line in summary.lines() {
+                    self.text.note(&line);
+                }
+                if let Some(json) = &mut self.json {
+                    json.summary(&summary, wall_clock());
+                }
+            }
+            Err(error) => self.text.note(&format!("egress: no summary: {error}")),
+        }
+        if !left.is_empty() {
+            let list = left.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            self.text
+                .note(&format!("egress: still running in the scope, and still enforced: process {list}"));
+        }
+    }
+}
