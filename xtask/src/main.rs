@@ -9,15 +9,19 @@ mod apt;
 mod build;
 mod demo;
 mod ebpf;
+mod lint;
 mod progress;
 mod run;
 mod setup;
+mod test;
 
 const HELP: &str = "\
 Usage: cargo xtask TASK
 
   setup [--check]   find or install everything that builds, demo and tests need
   demo              watch an agent leak a document, and fail to with `egress` (root)
+  test [FILTER]     run all tests, or those with FILTER in their name (root)
+  lint              format, clippy on both sides, documentation; warnings are errors
   build-ebpf        build the kernel side alone; print its path and size
   build [--debug]   build `egress`, one static binary (release, unless --debug)
 ";
@@ -40,6 +44,9 @@ fn task(args: &[&str]) -> Result<ExitCode> {
         ["build-ebpf"] => build::ebpf()?,
         ["build"] => build::egress(build::Profile::Release)?,
         ["build", "--debug"] => build::egress(build::Profile::Dev)?,
+        ["lint"] => lint::lint()?,
+        ["test"] => return test::test(None),
+        ["test", filter] => return test::test(Some(filter)),
         ["demo"] => return demo::demo(),
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => bail!("no such task: `{}`\n\n{HELP}", args.join(" ")),

@@ -110,6 +110,19 @@ impl Pending {
     }
 }
 
+/// Installs clippy for the distribution's compiler.
+pub(crate) fn install_clippy() -> Result<()> {
+    let rustc =
+        apt::rust().context("the distribution has no compiler that is new enough")?.packages.swap_remove(0);
+    let suffix = rustc.trim_start_matches("rustc").to_owned();
+    let package = if suffix.starts_with("-web") {
+        "rust-web-clippy".to_owned()
+    } else {
+        format!("rust{suffix}-clippy")
+    };
+    install_packages(&[package])
+}
+
 /// One line about a toolchain.
 pub(crate) fn describe(found: &Toolchain) -> String {
     format!("kernel side: {}, LLVM {}, {}", found.compiler.name, found.compiler.llvm, found.linker.display())

@@ -126,7 +126,7 @@ pub(crate) fn opening(paint: &Paint, policy: &str) {
 
 /// Prints the table and the verdict, and says whether the story held.
 pub(crate) fn verdict(paint: &Paint, without: &Received, with: &Received) -> bool {
-    println!("   {:<38}{:<26}{}", "", "without egress", "with egress");
+    println!("   {:<38}{:<26}with egress", "", "without egress");
     println!("   {:<38}{:<26}{}", format!("model API  {MODEL}"), without.model.to_string(), with.model);
     let leaked = format!("{:<26}", without.collector.to_string());
     let kept = with.collector.to_string();
