@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-MODEL = "https://api.anthropic.com/v1/messages"
+MODEL = "https://api.model.example/v1/messages"
 
 
 def post(url, body):

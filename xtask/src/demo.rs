@@ -18,7 +18,7 @@ use network::Network;
 use report::{Paint, Received};
 
 /// The name that the policy allows.
-pub(crate) const MODEL: &str = "api.anthropic.com";
+pub(crate) const MODEL: &str = "api.model.example";
 /// The name that the injected instruction gives.
 pub(crate) const COLLECTOR: &str = "collect.attacker.example";
 
