@@ -1,0 +1,268 @@
+//! Compiling and deciding: the tables against a naive model, and the laws that hold for every policy.
+
+mod support;
+
+use std::{cmp::Reverse, net::IpAddr, sync::LazyLock};
+
+use egress::{
+    compile::{Compiled, compile, memory::MemoryTables},
+    policy::{Action, Loopback, Policy, PortRange, Target, Upstream},
+};
+use egress_common::{Address, Decision, Flow, Reason, Transport, Verdict};
+use ipnet::IpNet;
+use proptest::prelude::*;
+use support::{destinations, file, network_rule, policy, resolvers, some_destinations};
+
+/// Verdict, reason, and the deciding rule by its text and origin.
+type Outcome = (Verdict, Reason, Option<(String, String)>);
+
+fn outcome(compiled: &Compiled, decision: Decision) -> Outcome {
+    let rule = compiled.rule(decision.rule).map(|rule| (rule.text.clone(), rule.origin.to_string()));
+    (decision.verdict, decision.reason, rule)
+}
+
+/// What a reader of the policy would say, rule by rule: no tables, no prefixes, no blocks.
+struct Model<'a> {
+    policy: &'a Policy,
+    resolvers: Vec<(IpAddr, u16, String, String)>,
+}
+
+/// A rule that speaks of the destination: in the order in which one is named before another.
+type Candidate = (Reverse<u8>, u16, String, String);
+
+impl<'a> Model<'a> {
+    fn new(policy: &'a Policy, resolvers: &[IpAddr]) -> Self {
+        let opens = policy
+            .rules
+            .iter()
+            .any(|rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_)));
+        let plain = |address: IpAddr| Address::from(address).judged().to_ip();
+        let resolvers = match &policy.dns_upstream {
+            _ if !opens => Vec::new(),
+            Upstream::System => resolvers
+                .iter()
+                .map(|address| {
+                    let text = format!("dns: system resolver {address}");
+                    (plain(*address), 53, text.clone(), text)
+                })
+                .collect(),
+            Upstream::List(list, origin) => list
+                .iter()
+                .map(|socket| {
+                    (socket.ip(), socket.port(), format!("dns: upstream {socket}"), origin.to_string())
+                })
+                .collect(),
+        };
+        Self { policy, resolvers }
+    }
+
+    /// The narrowest special range that holds the address.
+    fn special(address: IpAddr) -> Option<(IpNet, Reason)> {
+        SPECIAL
+            .iter()
+            .copied()
+            .filter(|(network, _)| network.contains(&address))
+            .max_by_key(|(network, _)| network.prefix_len())
+    }
+
+    fn candidates(&self, action: Action, address: IpAddr, transport: Transport, port: u16) -> Vec<Candidate> {
+        let special = Self::special(address);
+        let mut found = Vec::new();
+        for rule in self.policy.rules.iter().filter(|rule| rule.action == action) {
+            let Target::Network(network) = rule.target else { continue };
+            let counts =
+                action == Action::Deny || special.is_none_or(|(holder, _)| holder.contains(&network));
+            if counts && network.contains(&address) && rule.transports.contains(&transport) {
+                let texts = (rule.to_string(), rule.origin.to_string());
+                found.extend(candidate(&rule.ports, port, network, texts));
+            }
+        }
+        if let (Action::Allow, Some((holder, Reason::Loopback))) = (action, special) {
+            let (ports, text) = match &self.policy.loopback {
+                Loopback::Any => (vec![PortRange::ALL], "any".to_owned()),
+                Loopback::Ports(ports) => {
+                    let texts: Vec<_> = ports.iter().map(ToString::to_string).collect();
+                    (ports.clone(), texts.join(","))
+                }
+                _ => (Vec::new(), String::new()),
+            };
+            let texts = (format!("loopback {text}"), file(400).to_string());
+            found.extend(candidate(&ports, port, holder, texts));
+        }
+        if action == Action::Allow {
+            for (resolver, open, text, origin) in &self.resolvers {
+                if *resolver == address && *open == port {
+                    let network = IpNet::from(*resolver);
+                    found.extend(candidate(
+                        &[PortRange::one(port)],
+                        port,
+                        network,
+                        (text.clone(), origin.clone()),
+                    ));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn decide(&self, flow: &Flow) -> Outcome {
+        let address = flow.address.judged().to_ip();
+        let best = |action, port| self.candidates(action, address, flow.transport, port).into_iter().next();
+        let named = |(_, _, text, origin): Candidate| Some((text, origin));
+        if let Some(rule) = best(Action::Deny, flow.port) {
+            return (Verdict::Deny, Reason::DenyRule, named(rule));
+        }
+        if let Some(rule) = best(Action::Allow, flow.port) {
+            return (Verdict::Allow, Reason::Rule, named(rule));
+        }
+        let reason = Self::special(address).map_or(Reason::NoRule, |(_, reason)| reason);
+        if reason == Reason::Loopback && flow.local_port != 0 && best(Action::Deny, flow.local_port).is_none()
+        {
+            if let Some(rule) = best(Action::Allow, flow.local_port) {
+                return (Verdict::Allow, Reason::Rule, named(rule));
+            }
+        }
+        (Verdict::Deny, reason, None)
+    }
+}
+
+static SPECIAL: LazyLock<Vec<(IpNet, Reason)>> = LazyLock::new(|| {
+    [
+        ("127.0.0.0/8", Reason::Loopback),
+        ("0.0.0.0/8", Reason::Loopback),
+        ("::1/128", Reason::Loopback),
+        ("::/128", Reason::Loopback),
+        ("169.254.169.254/32", Reason::Metadata),
+        ("169.254.170.2/32", Reason::Metadata),
+        ("169.254.170.23/32", Reason::Metadata),
+        ("100.100.100.200/32", Reason::Metadata),
+        ("168.63.129.16/32", Reason::Metadata),
+        ("192.0.0.192/32", Reason::Metadata),
+        ("fd00:ec2::254/128", Reason::Metadata),
+        ("fd00:ec2::23/128", Reason::Metadata),
+        ("fd20:ce::254/128", Reason::Metadata),
+        ("169.254.0.0/16", Reason::LinkLocal),
+        ("fe80::/10", Reason::LinkLocal),
+        ("224.0.0.0/4", Reason::Multicast),
+        ("ff00::/8", Reason::Multicast),
+        ("240.0.0.0/4", Reason::Broadcast),
+    ]
+    .map(|(network, reason)| (network.parse::<IpNet>().unwrap(), reason))
+    .to_vec()
+});
+
+fn candidate(ports: &[PortRange], port: u16, network: IpNet, texts: (String, String)) -> Option<Candidate> {
+    let range = ports.iter().find(|range| range.first <= port && port <= range.last)?;
+    Some((Reverse(network.prefix_len()), range.last - range.first, texts.0, texts.1))
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(192))]
+
+    /// Mutations seen to fail here: see the end of this file.
+    #[test]
+    fn tables_say_what_the_rules_say(policy in policy(), resolvers in resolvers(), flows in some_destinations()) {
+        let compiled = compile(&policy, &resolvers);
+        let (tables, model) = (MemoryTables::new(&compiled), Model::new(&policy, &resolvers));
+        for flow in flows {
+            let (table, model) = (outcome(&compiled, tables.decide(&flow)), model.decide(&flow));
+            prop_assert_eq!(table, model, "{:?} to {}", flow, flow.address);
+        }
+    }
+
+    #[test]
+    fn order_of_rules_changes_nothing(
+        (policy, shuffled) in policy().prop_flat_map(|policy| {
+            let rules = Just(policy.rules.clone()).prop_shuffle();
+            (Just(policy), rules)
+        }),
+        resolvers in resolvers(),
+        flows in some_destinations(),
+    ) {
+        let one = compile(&policy, &resolvers);
+        let other = compile(&Policy { rules: shuffled, ..policy }, &resolvers);
+        let (tables, others) = (MemoryTables::new(&one), MemoryTables::new(&other));
+        for flow in flows {
+            let expected = outcome(&one, tables.decide(&flow));
+            prop_assert_eq!(expected, outcome(&other, others.decide(&flow)), "{:?} to {}", flow, flow.address);
+        }
+    }
+
+    #[test]
+    fn a_deny_never_allows_more(policy in policy(), deny in network_rule(Action::Deny), flows in some_destinations()) {
+        let before = compile(&policy, &[]);
+        let mut policy = policy;
+        policy.rules.push(deny);
+        let after = compile(&policy, &[]);
+        let (tables, others) = (MemoryTables::new(&before), MemoryTables::new(&after));
+        for flow in flows {
+            if others.decide(&flow).passes() {
+                prop_assert!(tables.decide(&flow).passes(), "{:?} to {}", flow, flow.address);
+            }
+        }
+    }
+
+    #[test]
+    fn an_allow_never_denies_more(policy in policy(), allow in network_rule(Action::Allow), flows in some_destinations()) {
+        let before = compile(&policy, &[]);
+        let mut policy = policy;
+        policy.rules.push(allow);
+        let after = compile(&policy, &[]);
+        let (tables, others) = (MemoryTables::new(&before), MemoryTables::new(&after));
+        for flow in flows {
+            if tables.decide(&flow).passes() {
+                prop_assert!(others.decide(&flow).passes(), "{:?} to {}", flow, flow.address);
+            }
+        }
+    }
+
+    #[test]
+    fn compiling_twice_gives_the_same_bytes(policy in policy(), resolvers in resolvers()) {
+        let bytes = |compiled: &Compiled| format!("{compiled:?}");
+        prop_assert_eq!(bytes(&compile(&policy, &resolvers)), bytes(&compile(&policy, &resolvers)));
+    }
+}
+
+#[test]
+fn destinations_are_thousands_of_edges() {
+    assert!(destinations().len() / 7 > 1_000, "{}", destinations().len());
+}
+
+#[test]
+fn a_permit_holds_until_it_expires_and_never_over_a_deny() {
+    let text = "version: 1\nname: p\nallow:\n  - host: a.example\n    ports: [443, 8000-8100]\ndeny:\n  - cidr: 203.0.113.0/24\n    ports: [8001]\n";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.yaml");
+    std::fs::write(&path, text).unwrap();
+    let compiled = compile(&egress::policy::load(&path, &[]).unwrap(), &[]);
+    let mut tables = MemoryTables::new(&compiled);
+    let (inside, metadata) =
+        ("203.0.113.1".parse::<IpAddr>().unwrap(), "169.254.169.254".parse::<IpAddr>().unwrap());
+    for address in [inside, metadata] {
+        tables.permit(&compiled.hosts[0], address.into(), 100);
+    }
+    let decide = |address: IpAddr, port, transport, now| {
+        tables.set_now(now);
+        let decision = tables.decide(&Flow { transport, address: address.into(), port, local_port: 0 });
+        (decision.verdict, decision.reason)
+    };
+    for (address, port, transport, now, expected) in [
+        (inside, 443, Transport::Tcp, 99, (Verdict::Allow, Reason::Permit)),
+        (inside, 443, Transport::Tcp, 100, (Verdict::Deny, Reason::Expired)),
+        (inside, 443, Transport::Udp, 99, (Verdict::Deny, Reason::NoRule)),
+        (inside, 442, Transport::Tcp, 99, (Verdict::Deny, Reason::NoRule)),
+        (inside, 7999, Transport::Tcp, 99, (Verdict::Deny, Reason::NoRule)),
+        (inside, 8000, Transport::Tcp, 99, (Verdict::Allow, Reason::Permit)),
+        (inside, 8001, Transport::Tcp, 99, (Verdict::Deny, Reason::DenyRule)),
+        (inside, 8100, Transport::Tcp, 99, (Verdict::Allow, Reason::Permit)),
+        (inside, 8101, Transport::Tcp, 99, (Verdict::Deny, Reason::NoRule)),
+        (metadata, 443, Transport::Tcp, 99, (Verdict::Deny, Reason::Metadata)),
+    ] {
+        assert_eq!(decide(address, port, transport, now), expected, "{address}:{port} at {now}");
+    }
+}
