@@ -1,8 +1,11 @@
 //! Who the command runs as: the invoking user behind sudo, or the one asked for.
+//!
+//! This binary is static, and the C library's user look-ups would load modules made for another release of it. So the
+//! local files are read here, and the system's own `getent` and `id` are asked for what is not in them.
 
-use std::{ffi::CString, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
-use nix::unistd::{Gid, Uid, User, getgid, getgrouplist, getuid};
+use nix::unistd::{Gid, Uid, getgid, getgroups, getuid};
 
 /// A user to run as.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +25,10 @@ pub struct Identity {
 pub struct Account {
     /// Login name.
     pub name: String,
+    /// User id.
+    pub uid: Uid,
+    /// Primary group id.
+    pub gid: Gid,
     /// Home directory.
     pub home: PathBuf,
     /// Login shell.
@@ -37,9 +44,9 @@ pub enum IdentityError {
     /// `SUDO_UID` or `SUDO_GID` is not a number.
     #[error("{0} is set to {1:?}, which is no user or group id: call `egress` through sudo, or give --user")]
     BadSudo(&'static str, String),
-    /// The databases could not be read.
-    #[error("cannot look up user {0}: {1}")]
-    Lookup(String, nix::Error),
+    /// The groups of this process could not be read.
+    #[error("cannot read the groups of this process: {0}")]
+    Groups(nix::Error),
 }
 
 impl Identity {
@@ -53,35 +60,34 @@ impl Identity {
         }
         match (sudo_id("SUDO_UID")?, sudo_id("SUDO_GID")?) {
             (Some(uid), gid) if getuid().is_root() => {
-                Self::of(Uid::from_raw(uid), gid.map(Gid::from_raw), &uid.to_string())
+                Ok(Self::of(Uid::from_raw(uid), account(&uid.to_string()), gid.map(Gid::from_raw)))
             }
-            _ => Self::of(getuid(), Some(getgid()), "running this"),
+            _ => Self::own(),
         }
+    }
+
+    fn own() -> Result<Self, IdentityError> {
+        let groups = getgroups().map_err(IdentityError::Groups)?;
+        Ok(Self { uid: getuid(), gid: getgid(), groups, account: account(&getuid().to_string()) })
     }
 
     fn named(user: &str) -> Result<Self, IdentityError> {
-        let lookup = |error| IdentityError::Lookup(user.to_owned(), error);
-        if let Some(account) = User::from_name(user).map_err(lookup)? {
-            return Self::of(account.uid, Some(account.gid), user);
+        match (account(user), user.parse::<u32>()) {
+            (Some(account), _) => Ok(Self::of(account.uid, Some(account), None)),
+            (None, Ok(uid)) => Ok(Self::of(Uid::from_raw(uid), None, None)),
+            (None, Err(_)) => Err(IdentityError::NoSuchUser(user.to_owned())),
         }
-        let uid = user.parse::<u32>().map_err(|_| IdentityError::NoSuchUser(user.to_owned()))?;
-        Self::of(Uid::from_raw(uid), None, user)
     }
 
-    fn of(uid: Uid, gid: Option<Gid>, label: &str) -> Result<Self, IdentityError> {
-        let lookup = |error| IdentityError::Lookup(label.to_owned(), error);
-        let user = User::from_uid(uid).map_err(lookup)?;
-        // An id without an account has no groups beyond its own; never those of root.
-        let gid = gid.or(user.as_ref().map(|user| user.gid)).unwrap_or_else(|| Gid::from_raw(uid.as_raw()));
-        let groups = match &user {
-            Some(user) => {
-                let name = CString::new(user.name.as_str()).map_err(|_| lookup(nix::Error::EINVAL))?;
-                getgrouplist(&name, gid).map_err(lookup)?
-            }
-            None => vec![gid],
-        };
-        let account = user.map(|user| Account { name: user.name, home: user.dir, shell: user.shell });
-        Ok(Self { uid, gid, groups, account })
+    /// An id without an account has no groups beyond its own; never those of root.
+    fn of(uid: Uid, account: Option<Account>, gid: Option<Gid>) -> Self {
+        let gid = gid.or(account.as_ref().map(|account| account.gid));
+        let gid = gid.unwrap_or_else(|| Gid::from_raw(uid.as_raw()));
+        let mut groups = vec![gid];
+        if let Some(account) = &account {
+            groups.extend(groups_of(&account.name).into_iter().filter(|&group| group != gid));
+        }
+        Self { uid, gid, groups, account }
     }
 
     /// The login name, or the number.
@@ -94,5 +100,82 @@ fn sudo_id(variable: &'static str) -> Result<Option<u32>, IdentityError> {
     match std::env::var(variable) {
         Ok(text) => text.parse().map(Some).map_err(|_| IdentityError::BadSudo(variable, text)),
         Err(_) => Ok(None),
+    }
+}
+
+/// The account of a name or id, from passwd(5) or else from whatever the system asks.
+fn account(key: &str) -> Option<Account> {
+    let local = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    find_account(&local, key).or_else(|| find_account(&ask("getent", &["passwd", key])?, key))
+}
+
+fn find_account(passwd: &str, key: &str) -> Option<Account> {
+    let accounts = || passwd.lines().filter_map(parse_account);
+    let by_name = accounts().find(|account| account.name == key);
+    by_name.or_else(|| {
+        let uid = Uid::from_raw(key.parse().ok()?);
+        accounts().find(|account| account.uid == uid)
+    })
+}
+
+/// One line of passwd(5).
+fn parse_account(line: &str) -> Option<Account> {
+    let mut fields = line.split(':');
+    let name = fields.next()?.to_owned();
+    let _password = fields.next()?;
+    let uid = Uid::from_raw(fields.next()?.parse().ok()?);
+    let gid = Gid::from_raw(fields.next()?.parse().ok()?);
+    let _comment = fields.next()?;
+    let (home, shell) = (PathBuf::from(fields.next()?), PathBuf::from(fields.next()?));
+    Some(Account { name, uid, gid, home, shell })
+}
+
+/// All groups of an account, from `id` or else from group(5).
+fn groups_of(name: &str) -> Vec<Gid> {
+    let parse = |text: &str| text.split_whitespace().map(|id| id.parse().ok().map(Gid::from_raw)).collect();
+    let asked: Option<Vec<Gid>> = ask("id", &["-G", name]).and_then(|text| parse(&text));
+    asked.unwrap_or_else(|| groups_in(&fs::read_to_string("/etc/group").unwrap_or_default(), name))
+}
+
+/// The groups of group(5) that list a name as a member.
+fn groups_in(group: &str, name: &str) -> Vec<Gid> {
+    let member = |line: &str| {
+        let mut fields = line.splitn(4, ':').skip(2);
+        let (gid, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|member| member == name).then(|| Gid::from_raw(gid))
+    };
+    group.lines().filter_map(member).collect()
+}
+
+/// What a program of the system prints, if it is there and succeeds. Never found along `PATH`, which the caller of
+/// sudo may have written.
+fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = ["/usr/bin", "/bin"]
+        .iter()
+        .find_map(|directory| Command::new(format!("{directory}/{program}")).args(arguments).output().ok())?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/ann:/bin/zsh\n\
+                          1000:x:7:7::/:/bin/sh\nbroken:x:no:1::/:/bin/sh\nshort:x:8\n";
+
+    #[test]
+    fn a_name_goes_before_a_number_and_broken_lines_are_no_accounts() {
+        let find = |key| find_account(PASSWD, key).map(|account| (account.name, account.uid.as_raw()));
+        assert_eq!(find("ann"), Some(("ann".to_owned(), 1000)));
+        assert_eq!(find("1000"), Some(("1000".to_owned(), 7)));
+        assert_eq!(find("0"), Some(("root".to_owned(), 0)));
+        assert_eq!((find("broken"), find("short"), find("8"), find("")), (None, None, None, None));
+    }
+
+    #[test]
+    fn groups_are_those_that_list_the_whole_name() {
+        let group = "adm:x:4:ann,bob\nannex:x:5:annex\nwheel:x:10:bob,ann\nempty:x:11:\n";
+        assert_eq!(groups_in(group, "ann"), [Gid::from_raw(4), Gid::from_raw(10)]);
+        assert_eq!(groups_in(group, "nobody"), []);
     }
 }
