@@ -2,7 +2,7 @@
 //! leads each rule id back to a line. Knows nothing of kernels.
 
 pub mod memory;
-mod networks;
+pub(crate) mod networks;
 mod sets;
 
 use std::{collections::BTreeMap, net::IpAddr};

@@ -82,7 +82,7 @@ pub(super) fn loopback() -> impl Iterator<Item = IpNet> {
 }
 
 /// Networks that only a rule inside them can open.
-pub(super) fn special() -> Vec<(IpNet, Class)> {
+pub(crate) fn special() -> Vec<(IpNet, Class)> {
     let v4 = |a, b, c, d, bits| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits));
     let v6 =
         |a, b, last, bits| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, last), bits));

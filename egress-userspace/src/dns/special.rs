@@ -1,19 +1,10 @@
 //! Which answers a name may not have: DNS rebinding turns a permitted name into a way to the host's own network.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use egress_common::Address;
+use egress_common::{Address, Class};
 
-use crate::policy::net::is_private;
-
-/// Metadata services outside the link-local ranges: Alibaba, Oracle, Azure; AWS, Google, Scaleway over IPv6.
-const METADATA_V4: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
-const METADATA_V6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
-];
+use crate::{compile::networks, policy::net::is_private};
 
 /// Why a `host` rule does not open this answer; `private` is the rule's `private: true`. An address that embeds an
 /// IPv4 address is judged by that, as the kernel does.
@@ -35,27 +26,25 @@ pub fn refusal(address: IpAddr, private: bool) -> Option<&'static str> {
 }
 
 fn refused_always(address: IpAddr) -> Option<&'static str> {
-    let metadata = match address {
-        IpAddr::V4(v4) => METADATA_V4.contains(&v4) || v4 == Ipv4Addr::new(169, 254, 169, 254),
-        IpAddr::V6(v6) => METADATA_V6.contains(&v6),
-    };
-    let (link_local, broadcast) = match address {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[0] >= 240),
-        IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
-    };
-    if metadata {
-        Some("a metadata service, which only a `cidr` rule opens")
-    } else if link_local {
-        Some("a link-local address, which only a `cidr` rule opens")
-    } else if address.is_multicast() {
-        Some("a multicast address, which only a `cidr` rule opens")
-    } else if broadcast {
-        Some("a broadcast or reserved address, which only a `cidr` rule opens")
-    } else if is_unspecified(address) {
-        Some("the unspecified address, which is the host itself")
-    } else {
-        None
+    match class(address) {
+        Class::Metadata => Some("a metadata service, which only a `cidr` rule opens"),
+        Class::LinkLocal => Some("a link-local address, which only a `cidr` rule opens"),
+        Class::Multicast => Some("a multicast address, which only a `cidr` rule opens"),
+        Class::Broadcast => Some("a broadcast or reserved address, which only a `cidr` rule opens"),
+        Class::Loopback | Class::Plain if is_unspecified(address) => {
+            Some("the unspecified address, which is the host itself")
+        }
+        Class::Loopback | Class::Plain => None,
     }
+}
+
+/// The class of the smallest network that holds the address, as in the kernel's table.
+fn class(address: IpAddr) -> Class {
+    networks::special()
+        .into_iter()
+        .filter(|(network, _)| network.contains(&address))
+        .max_by_key(|(network, _)| network.prefix_len())
+        .map_or(Class::Plain, |(_, class)| class)
 }
 
 fn is_unspecified(address: IpAddr) -> bool {
