@@ -117,11 +117,12 @@ impl<'a> Model<'a> {
             return (Verdict::Allow, Reason::Rule, named(rule));
         }
         let reason = Self::special(address).map_or(Reason::NoRule, |(_, reason)| reason);
-        if reason == Reason::Loopback && flow.local_port != 0 && best(Action::Deny, flow.local_port).is_none()
+        if reason == Reason::Loopback
+            && flow.local_port != 0
+            && best(Action::Deny, flow.local_port).is_none()
+            && let Some(rule) = best(Action::Allow, flow.local_port)
         {
-            if let Some(rule) = best(Action::Allow, flow.local_port) {
-                return (Verdict::Allow, Reason::Rule, named(rule));
-            }
+            return (Verdict::Allow, Reason::Rule, named(rule));
         }
         (Verdict::Deny, reason, None)
     }
@@ -164,7 +165,9 @@ fn config(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(config(192))]
 
-    /// Mutations seen to fail here: see the end of this file.
+    /// Mutations seen to fail here: allow before deny; the narrowest network, range or text not preferred; a run that
+    /// ends a port early; no boundary at `::ffff:0:0/96`; an allow from outside a special range; an outer special
+    /// range left on the stack; a resolver in NAT64 form taken as it stands.
     #[test]
     fn tables_say_what_the_rules_say(policy in policy(), resolvers in resolvers(), flows in some_destinations()) {
         let compiled = compile(&policy, &resolvers);

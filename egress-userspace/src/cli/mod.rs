@@ -1,5 +1,6 @@
 //! The command line: one file a command. Receives arguments, prints, gives an exit code.
 
+mod detect;
 mod exit;
 mod policy;
 mod run;

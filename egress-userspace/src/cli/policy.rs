@@ -1,4 +1,4 @@
-//! `egress policy check|explain`: reads policy files and says what they mean. Needs no root.
+//! `egress policy check|explain|detect`: reads policy files and says what they mean. Needs no root.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use egress_common::Verdict;
 use serde_json::{Value, json};
 
-use super::Output;
+use super::{Output, detect};
 use crate::{
     compile::{self, RuleInfo},
     explain::{self, Destination, Explanation},
@@ -29,6 +29,10 @@ pub(super) enum Command {
     ///
     /// Exit code: 0 all are allowed, 1 one is denied (also in audit mode), 2 wrong usage or an invalid file.
     Explain(Explain),
+    /// Ask the tools on this machine which hosts they are set up to use, and print rules for them.
+    ///
+    /// Reads configuration only; asks nothing over the network. Exit code: 0, 2 wrong usage.
+    Detect(detect::Detect),
 }
 
 #[derive(Args, Debug)]
@@ -63,6 +67,7 @@ pub(super) fn main(command: Command) -> ExitCode {
     match command {
         Command::Check(arguments) => check(&arguments),
         Command::Explain(arguments) => explain(&arguments),
+        Command::Detect(arguments) => detect::main(&arguments),
     }
 }
 
@@ -213,7 +218,7 @@ fn errors_json(errors: &Errors) -> Vec<Value> {
     errors.0.iter().map(error).collect()
 }
 
-fn print_json(value: &Value) {
+pub(super) fn print_json(value: &Value) {
     println!("{value:#}");
 }
 
