@@ -24,6 +24,9 @@ pub(crate) const COLLECTOR: &str = "collect.attacker.example";
 
 const POLICY: &str = "policies/doc-summarizer.yaml";
 
+/// The servers may still be writing about the last packets.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// An agent that hangs is a failed demo, not a demo without end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -85,6 +88,7 @@ fn play(paint: &Paint, mut cmd: Command) -> Result<()> {
     if !status.success() {
         bail!("the agent's run failed ({status})");
     }
+    thread::sleep(SETTLE);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod demo;
 mod ebpf;
 mod lint;
+mod netns;
 mod progress;
 mod run;
 mod setup;
