@@ -31,9 +31,11 @@ impl Paint {
         println!("   {}  {line}", self.with("2", "agent "));
     }
 
-    /// A line that `egress` printed, or the agent when it fell over.
+    /// A line that `egress` printed, or the agent when it fell over. A denial stands out.
     pub(crate) fn egress(&self, line: &str) {
-        println!("   {}  {}", self.with("36", "egress"), line);
+        let line = line.strip_prefix("egress: ").unwrap_or(line);
+        let line = if line.contains(" DENY ") { self.bad(line) } else { line.to_owned() };
+        println!("   {}  {line}", self.with("36", "egress"));
     }
 
     fn bold(&self, text: &str) -> String {
