@@ -54,6 +54,9 @@ fn note_sent(tag: *mut Tag, scope: &Scope, flow: &Flow) -> bool {
     if tag.epoch != 0 && (tag.address != flow.address || tag.port != flow.port) {
         // As with a second connect: what is corked for this address must not pass as the peer's.
         tag.moved = 1;
+    } else if tag.epoch == scope.epoch {
+        // The peer itself, as every send on a connected IPv6 socket to a mapped peer: `packet` need not tell it again.
+        tag.reported = 1;
     }
     let same =
         tag.sent_address == flow.address && tag.sent_port == flow.port && tag.sent_epoch == scope.epoch;
