@@ -79,6 +79,29 @@ pub const fn case(
     Case { name, steps, proof, refusal: Some(refusal), told, repeats: false }
 }
 
+/// An attempt that must succeed under enforcement.
+#[derive(Clone, Copy, Debug)]
+pub struct Honest {
+    /// What it is, in words.
+    pub name: &'static str,
+    /// The steps of the contained program.
+    pub steps: &'static [&'static str],
+    /// The text that must arrive; empty if nothing at all may be on the wire.
+    pub arrives: &'static str,
+    /// The events, in order.
+    pub told: &'static [Told],
+}
+
+/// An honest attempt.
+pub const fn honest(
+    name: &'static str,
+    steps: &'static [&'static str],
+    arrives: &'static str,
+    told: &'static [Told],
+) -> Honest {
+    Honest { name, steps, arrives, told }
+}
+
 impl Case {
     /// Without enforcement the attempt must get out: a case that cannot fail is none.
     pub fn control(&self, lab: &Lab) -> Result<(), String> {

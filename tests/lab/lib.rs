@@ -5,9 +5,12 @@
 pub mod attempt;
 pub mod cases;
 pub mod cgroup;
+pub mod judge;
 pub mod namespace;
 pub mod network;
+pub mod policies;
 pub mod rows;
+pub mod scope;
 pub mod servers;
 pub mod sniffer;
 

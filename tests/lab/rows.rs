@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use egress_common::{Hook, Reason};
 
 use crate::{
-    cases::{Case, Proof, Told, allowed, case, denied},
+    cases::{Case, Honest, Proof, Told, allowed, case, denied, honest},
     network::address::{BAD_LINK, BAD4, BAD6, GATEWAY4, GOOD4},
 };
 
@@ -106,7 +106,7 @@ pub const CONNECT_ROWS: &[Case] = &[
         CONNECT,
     ),
     case(
-        "TCP from a child of a child",
+        "TCP from a bound socket",
         &[STREAM4, "bind 192.0.2.2:0", "connect 203.0.113.66:443"],
         TO_BAD4,
         AT_CONNECT,
@@ -166,7 +166,12 @@ pub const SENDMSG_ROWS: &[Case] = &[
         &[DGRAM4, "sendmmsg 203.0.113.10:443 203.0.113.66:443 leak"],
         TO_BAD4,
         ("sendmmsg", EPERM),
-        &[allowed(Hook::Sendmsg), denied(Hook::Sendmsg, Reason::NoRule)],
+        // The first call sends one message and says so; the program asks again for the other.
+        &[
+            allowed(Hook::Sendmsg),
+            denied(Hook::Sendmsg, Reason::NoRule),
+            denied(Hook::Sendmsg, Reason::NoRule),
+        ],
     ),
     case(
         "UDP sendto elsewhere than the peer, IPv4",
@@ -380,14 +385,16 @@ pub const PACKET_ROWS: &[Case] = &[
         &[DGRAM6, "connect [::ffff:203.0.113.66]:443", "send leak"],
         TO_BAD4,
         AT_SEND,
-        PACKET,
+        // The kernel gives such a send the address of the peer.
+        SENDMSG,
     ),
     case(
         "UDP connect and send, IPv4 address on an IPv6 socket",
         &[DGRAM6, "connect 203.0.113.66:443", "send leak"],
         TO_BAD4,
         AT_SEND,
-        PACKET,
+        // The kernel gives such a send the address of the peer.
+        SENDMSG,
     ),
     case(
         "UDP connect and send, link-local",
@@ -411,21 +418,25 @@ pub const PACKET_ROWS: &[Case] = &[
         ("cmsg", EPERM),
         PACKET,
     ),
-    case(
-        // UDP_CORK is 1. Over IPv6 what is corked for one peer goes to it even after a connect to another.
-        "corked for a forbidden peer, sent after a connect to an allowed one, IPv6",
-        &[
-            DGRAM6,
-            "connect [2001:db8:66::66]:443",
-            "option 17 1 01000000",
-            "send leak",
-            "connect [2001:db8:10::10]:443",
-            "option 17 1 00000000",
-        ],
-        TO_BAD6,
-        ("option", EPERM),
-        PACKET,
-    ),
+    Case {
+        // The option is set whatever becomes of the datagram.
+        refusal: None,
+        ..case(
+            // UDP_CORK is 1. Over IPv6 what is corked for one peer goes to it even after a connect to another.
+            "corked for a forbidden peer, sent after a connect to an allowed one, IPv6",
+            &[
+                DGRAM6,
+                "connect [2001:db8:66::66]:443",
+                "option 17 1 01000000",
+                "send leak",
+                "connect [2001:db8:10::10]:443",
+                "option 17 1 00000000",
+            ],
+            TO_BAD6,
+            ("option", EPERM),
+            PACKET,
+        )
+    },
     case(
         "MSG_MORE for a forbidden peer, sent after a connect to an allowed one, IPv6",
         &[DGRAM6, "connect [2001:db8:66::66]:443", "more leak", "connect [2001:db8:10::10]:443", "send leak"],
@@ -605,5 +616,134 @@ pub const PACKET_ROWS: &[Case] = &[
         Proof::Carries("leak"),
         AT_SENDTO,
         NOT_PLAIN_SENT,
+    ),
+];
+
+const TELL_CONNECT: &[Told] = &[allowed(Hook::Connect)];
+const TELL_SENDMSG: &[Told] = &[allowed(Hook::Sendmsg)];
+/// The first packet of an approved datagram peer is the attempt that is told.
+const TELL_PACKET: &[Told] = &[allowed(Hook::Packet)];
+
+/// Honest traffic: every step succeeds, and the text arrives where there is one.
+pub const HONEST_ROWS: &[Honest] = &[
+    honest(
+        "TCP over IPv4",
+        &[STREAM4, "connect 203.0.113.10:443", "send fine", "receive"],
+        "fine",
+        TELL_CONNECT,
+    ),
+    honest(
+        "TCP over IPv6",
+        &[STREAM6, "connect [2001:db8:10::10]:443", "send fine", "receive"],
+        "fine",
+        TELL_CONNECT,
+    ),
+    honest(
+        "TCP to a mapped address",
+        &[STREAM6, "connect [::ffff:203.0.113.10]:443", "send fine", "receive"],
+        "fine",
+        TELL_CONNECT,
+    ),
+    honest("MSG_FASTOPEN", &[STREAM4, "fastopen 203.0.113.10:443 fine", "receive"], "fine", TELL_CONNECT),
+    honest(
+        "TCP_FASTOPEN_CONNECT",
+        &[STREAM4, "option 6 30 01000000", "connect 203.0.113.10:443", "send fine", "receive"],
+        "fine",
+        TELL_CONNECT,
+    ),
+    honest(
+        "io_uring connect",
+        &[STREAM4, "ring-connect 203.0.113.10:443", "send fine", "receive"],
+        "fine",
+        TELL_CONNECT,
+    ),
+    honest(
+        "UDP connect and send, IPv4",
+        &[DGRAM4, "connect 203.0.113.10:443", "send fine", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        "UDP connect and send, IPv6",
+        &[DGRAM6, "connect [2001:db8:10::10]:443", "send fine", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        "UDP connect and send, mapped",
+        &[DGRAM6, "connect [::ffff:203.0.113.10]:443", "send fine", "send fine", "receive"],
+        "fine",
+        TELL_SENDMSG,
+    ),
+    honest("UDP sendto, IPv4", &[DGRAM4, "sendto 203.0.113.10:443 fine", "receive"], "fine", TELL_SENDMSG),
+    honest(
+        "UDP sendto, IPv6",
+        &[DGRAM6, "sendto [2001:db8:10::10]:443 fine", "receive"],
+        "fine",
+        TELL_SENDMSG,
+    ),
+    honest(
+        "UDP sendto, mapped",
+        &[DGRAM6, "sendto [::ffff:203.0.113.10]:443 fine", "receive"],
+        "fine",
+        TELL_SENDMSG,
+    ),
+    honest(
+        "io_uring sendmsg",
+        &[DGRAM4, "ring-sendmsg 203.0.113.10:443 fine", "receive"],
+        "fine",
+        TELL_SENDMSG,
+    ),
+    honest(
+        // IP_TOS: what QUIC stacks do with every datagram.
+        "connected UDP with IP_TOS",
+        &[DGRAM4, "connect 203.0.113.10:443", "cmsg 0 1 02000000 fine", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        // IPV6_TCLASS
+        "connected UDP with IPV6_TCLASS",
+        &[DGRAM6, "connect [2001:db8:10::10]:443", "cmsg 41 67 02000000 fine", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        // UDP_SEGMENT of four bytes.
+        "connected UDP with UDP_SEGMENT",
+        &[DGRAM4, "connect 203.0.113.10:443", "cmsg 17 103 0400 finefinefine", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        "datagram larger than the link",
+        &[DGRAM4, "bulkto 203.0.113.10:443 4000", "receive"],
+        "bbbb",
+        TELL_SENDMSG,
+    ),
+    honest(
+        "corked and sent whole",
+        &[DGRAM4, "connect 203.0.113.10:443", "more fi", "send ne", "receive"],
+        "fine",
+        TELL_PACKET,
+    ),
+    honest(
+        "one peer after another",
+        &[DGRAM6, "connect [2001:db8:66::66]:443", "connect [2001:db8:10::10]:443", "send fine", "receive"],
+        "fine",
+        // Approved by its own destination: such a socket's tag approves nothing.
+        &[],
+    ),
+    honest(
+        "getaddrinfo's probes",
+        &[DGRAM4, "probe 203.0.113.10:443", "disconnect", "probe 203.0.113.66:443"],
+        "",
+        &[],
+    ),
+    honest(
+        "getaddrinfo's probes over IPv6",
+        &[DGRAM6, "probe [2001:db8:10::10]:443", "disconnect", "probe [2001:db8:66::66]:443"],
+        "",
+        &[],
     ),
 ];
