@@ -37,7 +37,6 @@ fn connect(ctx: &SockAddrContext, v6: bool) -> i32 {
 #[inline(always)]
 fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
     let decision = decide(&Maps, scope, &flow).in_mode(scope);
-    let attempt = attempt(ctx, Hook::Connect, flow.address, flow.port);
     if decision.passes() {
         let tag = socket::tag_or_new(socket_of(ctx));
         if !tag.is_null() {
@@ -45,7 +44,7 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
             socket::approve(tag, scope, &flow, decision, true);
         }
     }
-    report(scope, &attempt, decision);
+    report(scope, Hook::Connect, decision, || attempt(ctx, flow.address, flow.port));
     i32::from(decision.passes())
 }
 
@@ -71,6 +70,6 @@ fn datagram(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
 fn other(ctx: &SockAddrContext, scope: &Scope, address: Address, port: u16) -> i32 {
     let reason = if scope.slot == 0 { Reason::NoPolicy } else { Reason::SocketType };
     let decision = Decision::deny(reason, 0).in_mode(scope);
-    report(scope, &attempt(ctx, Hook::Connect, address, port), decision);
+    report(scope, Hook::Connect, decision, || attempt(ctx, address, port));
     i32::from(decision.passes())
 }

@@ -37,8 +37,7 @@ fn create(ctx: SockContext) -> i32 {
     let scope = maps::scope();
     let reason = if scope.slot == 0 { Reason::NoPolicy } else { Reason::SocketType };
     let decision = Decision::deny(reason, 0).in_mode(&scope);
-    let attempt = Attempt {
-        hook: Hook::Create,
+    let attempt = || Attempt {
         owner: current(),
         cgroup: current_cgroup(),
         // SAFETY: the context is the kernel's.
@@ -49,7 +48,7 @@ fn create(ctx: SockContext) -> i32 {
         family: low_byte(family),
         socket_type: low_byte(socket_type),
     };
-    report(&scope, &attempt, decision);
+    report(&scope, Hook::Create, decision, attempt);
     if !decision.passes() && retval_is_settable() {
         // SAFETY: sets a number.
         unsafe { bpf_set_retval(-EPROTONOSUPPORT) };

@@ -47,28 +47,26 @@ fn packet(ctx: SkBuffContext) -> i32 {
         Err(reason) => return refuse(&ctx, &scope, &packet, tag, reason),
     };
     if scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock) {
-        return pass(&ctx, &scope, &packet, &flow, tag);
+        return pass(&ctx, &scope, &packet, tag);
     }
     let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
     if !matches!(decision.verdict, egress_common::Verdict::Allow) {
-        report(&scope, &attempt(&ctx, &packet, tag), decision);
+        report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
     }
     i32::from(decision.passes())
 }
 
 /// Passes a packet of an approved flow; the first one of a datagram flow is the attempt that is told.
 #[inline(always)]
-fn pass(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, flow: &Flow, tag: *mut Tag) -> i32 {
+fn pass(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *mut Tag) -> i32 {
     // SAFETY: the caller checked for null.
     let known = unsafe { &mut *tag };
     if known.reported == 0 {
         known.reported = 1;
         let reason = if known.reason == Reason::Permit as u8 { Reason::Permit } else { Reason::Rule };
-        let mut attempt = attempt(ctx, packet, tag);
-        attempt.address = known.address;
-        attempt.port = known.port;
-        attempt.protocol = u16::from(flow.transport as u8);
-        report(scope, &attempt, Decision::allow(reason, known.rule));
+        // The approved peer, which address translation may have made another one of in the packet.
+        let attempt = || Attempt { address: known.address, port: known.port, ..attempt(ctx, packet, tag) };
+        report(scope, Hook::Packet, Decision::allow(reason, known.rule), attempt);
     }
     1
 }
@@ -78,7 +76,7 @@ fn pass(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, flow: &Flow, tag: *
 fn refuse(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *const Tag, reason: Reason) -> i32 {
     let reason = if scope.slot == 0 { Reason::NoPolicy } else { reason };
     let decision = Decision::deny(reason, 0).in_mode(scope);
-    report(scope, &attempt(ctx, packet, tag), decision);
+    report(scope, Hook::Packet, decision, || attempt(ctx, packet, tag));
     i32::from(decision.passes())
 }
 
@@ -87,50 +85,55 @@ fn parse(ctx: &SkBuffContext) -> Packet {
     if ctx.skb.protocol() == ETH_P_IP.swap_bytes() >> 16 { parse_v4(ctx) } else { parse_v6(ctx) }
 }
 
+/// The first bytes of the packet, from the network header on. Headers always lie in the linear part here; if they ever
+/// did not, the packet would be refused.
+#[inline(always)]
+fn headers<const N: usize>(ctx: &SkBuffContext) -> Option<&[u8; N]> {
+    // SAFETY: the context is the kernel's. The bytes up to `data_end` are readable while the program runs.
+    unsafe {
+        let (data, end) = ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize);
+        if data + N > end { None } else { Some(&*(data as *const [u8; N])) }
+    }
+}
+
 #[inline(always)]
 fn parse_v4(ctx: &SkBuffContext) -> Packet {
-    let Ok(header) = ctx.load::<[u8; IPV4_HEADER]>(0) else {
+    let Some(header) = headers::<{ IPV4_HEADER + PORTS }>(ctx) else {
         return unreadable();
     };
     let address = Address::from_v4([header[16], header[17], header[18], header[19]]);
-    let protocol = header[9];
     // Version 4, five words: no options. Of the fragment field only "don't fragment" may be set.
     let plain = header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
-    Packet { address, protocol, flow: flow(ctx, address, protocol, plain, IPV4_HEADER) }
+    packet_to(address, header[9], plain, [header[20], header[21], header[22], header[23]])
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &SkBuffContext) -> Packet {
-    let Ok(header) = ctx.load::<[u8; IPV6_HEADER]>(0) else {
+    let Some(header) = headers::<{ IPV6_HEADER + PORTS }>(ctx) else {
         return unreadable();
     };
     let mut address = [0; 16];
     address.copy_from_slice(&header[24..40]);
-    let address = Address(address);
     let protocol = header[6];
     // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
     let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
     let plain = header[0] >> 4 == 6 && !extended;
-    Packet { address, protocol, flow: flow(ctx, address, protocol, plain, IPV6_HEADER) }
+    packet_to(Address(address), protocol, plain, [header[40], header[41], header[42], header[43]])
 }
 
 #[inline(always)]
-fn flow(
-    ctx: &SkBuffContext,
-    address: Address,
-    protocol: u8,
-    plain: bool,
-    offset: usize,
-) -> Result<Flow, Reason> {
-    if !plain {
-        return Err(Reason::NotPlain);
-    }
-    let transport = Transport::from_protocol(protocol).ok_or(Reason::Transport)?;
-    let Ok(ports) = ctx.load::<[u8; PORTS]>(offset) else {
-        return Err(Reason::NotPlain);
+fn packet_to(address: Address, protocol: u8, plain: bool, ports: [u8; PORTS]) -> Packet {
+    let flow = match Transport::from_protocol(protocol) {
+        _ if !plain => Err(Reason::NotPlain),
+        None => Err(Reason::Transport),
+        Some(transport) => Ok(Flow {
+            transport,
+            address,
+            port: u16::from_be_bytes([ports[2], ports[3]]),
+            local_port: u16::from_be_bytes([ports[0], ports[1]]),
+        }),
     };
-    let port = u16::from_be_bytes([ports[2], ports[3]]);
-    Ok(Flow { transport, address, port, local_port: u16::from_be_bytes([ports[0], ports[1]]) })
+    Packet { address, protocol, flow }
 }
 
 #[inline(always)]
@@ -143,7 +146,6 @@ fn attempt(ctx: &SkBuffContext, packet: &Packet, tag: *const Tag) -> Attempt {
     // SAFETY: not null, and the kernel's pointer to a tag.
     let owner = if tag.is_null() { Owner::default() } else { unsafe { (*tag).owner } };
     Attempt {
-        hook: Hook::Packet,
         owner,
         // SAFETY: the context is the kernel's.
         cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },

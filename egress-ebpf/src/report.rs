@@ -12,7 +12,6 @@ use crate::maps::{EVENTS, counters, increment, now};
 
 /// What a hook knows of an attempt, beside the decision.
 pub(crate) struct Attempt {
-    pub(crate) hook: Hook,
     pub(crate) owner: Owner,
     pub(crate) cgroup: u64,
     pub(crate) cookie: u64,
@@ -38,11 +37,12 @@ pub(crate) fn count(hook: Hook, decision: Decision) {
     increment(&raw mut unsafe_fate(counters, decision.verdict).suppressed);
 }
 
-/// Counts an attempt and emits its event, unless the scope's rate is used up or the ring is full.
+/// Counts an attempt and emits its event, unless the scope's rate is used up or the ring is full. Who and where is
+/// asked of `attempt` only for an event, since it costs more than the decision.
 #[inline(always)]
-pub(crate) fn report(scope: &Scope, attempt: &Attempt, decision: Decision) {
+pub(crate) fn report(scope: &Scope, hook: Hook, decision: Decision, attempt: impl FnOnce() -> Attempt) {
     let counters = counters();
-    add_attempt(counters, attempt.hook, decision);
+    add_attempt(counters, hook, decision);
     let fate = unsafe_fate(counters, decision.verdict);
     let time = now();
     if !within_rate(fate, scope, time) {
@@ -53,6 +53,7 @@ pub(crate) fn report(scope: &Scope, attempt: &Attempt, decision: Decision) {
         increment(&raw mut fate.dropped);
         return;
     };
+    let attempt = attempt();
     entry.write(Event {
         time,
         scope: scope.cgroup,
@@ -65,7 +66,7 @@ pub(crate) fn report(scope: &Scope, attempt: &Attempt, decision: Decision) {
         rule: decision.rule,
         family: attempt.family,
         socket_type: attempt.socket_type,
-        hook: attempt.hook as u8,
+        hook: hook as u8,
         verdict: decision.verdict as u8,
         reason: decision.reason as u8,
         pad: [0; 3],

@@ -41,7 +41,7 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
     if repeated && matches!(decision.verdict, Verdict::Allow) {
         count(Hook::Sendmsg, decision);
     } else {
-        report(&scope, &attempt(ctx, Hook::Sendmsg, address, port), decision);
+        report(&scope, Hook::Sendmsg, decision, || attempt(ctx, address, port));
     }
     i32::from(decision.passes())
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
-use egress_common::{Address, Decision, Flow, Hook, Owner, Scope, Tag, Transport};
+use egress_common::{Address, Decision, Flow, Owner, Scope, Tag, Transport};
 
 use crate::{
     maps::TAGS,
@@ -165,13 +165,12 @@ const fn low_half(word: u32) -> u16 {
 
 /// An attempt of the running process on the context's socket.
 #[inline(always)]
-pub(crate) fn attempt(ctx: &SockAddrContext, hook: Hook, address: Address, port: u16) -> Attempt {
+pub(crate) fn attempt(ctx: &SockAddrContext, address: Address, port: u16) -> Attempt {
     let sock_addr = ctx.sock_addr;
     // SAFETY: the context is the kernel's; the three fields are readable words.
     let (family, socket_type, protocol) =
         unsafe { ((*sock_addr).family, (*sock_addr).type_, (*sock_addr).protocol) };
     Attempt {
-        hook,
         owner: current(),
         cgroup: current_cgroup(),
         // SAFETY: the context is the kernel's.

@@ -2,7 +2,10 @@
 
 use std::os::fd::AsRawFd as _;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types::{Fd, SubmitArgs, Timespec}};
+use io_uring::{
+    IoUring, cqueue, opcode, squeue,
+    types::{Fd, SubmitArgs, Timespec},
+};
 
 use crate::{
     socket::{Name, Socket, header},
@@ -33,9 +36,7 @@ fn perform(entry: &squeue::Entry, polled: bool) -> Done {
     unsafe { ring.submission().push(entry) }.map_err(|_| libc::EBUSY)?;
     let patience = Timespec::new().nsec(700_000_000);
     let wait = SubmitArgs::new().timespec(&patience);
-    ring.submitter()
-        .submit_with_args(1, &wait)
-        .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+    ring.submitter().submit_with_args(1, &wait).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     match ring.completion().next().map(|done: cqueue::Entry| done.result()) {
         Some(result) if result < 0 => Err(-result),
         Some(_) => Ok(()),
