@@ -319,3 +319,6 @@ fn random_id() -> Result<u16, ResolveError> {
     let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if length == 2 { Ok(u16::from_ne_bytes(bytes)) } else { Err(ResolveError::NoRandom) }
 }
+
+#[cfg(test)]
+mod tests;
