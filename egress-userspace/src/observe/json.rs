@@ -289,3 +289,6 @@ impl Formatter for Ascii {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

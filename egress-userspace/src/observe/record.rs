@@ -286,3 +286,6 @@ impl Protocol {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     record::{DecodeError, Record},
-    text::destination,
+    text::what,
 };
 
 /// Different denied destinations that are kept apart.
@@ -85,10 +85,7 @@ impl Tally {
         if record.verdict == Verdict::Allow {
             return;
         }
-        let key = match &record.destination {
-            Some(to) => format!("{} {}", record.protocol.name(), destination(to)),
-            None => format!("{} socket", record.protocol.name()),
-        };
+        let key = what(record);
         if self.denied.len() >= MAX_DESTINATIONS && !self.denied.contains_key(&key) {
             self.beyond += 1;
         } else {
@@ -165,7 +162,7 @@ impl Summary {
             (attempts(Verdict::Deny), attempts(Verdict::Allow), attempts(Verdict::Audit));
         let mut first = format!("egress: {denied} denied, {allowed} allowed");
         if audit > 0 {
-            first.push_str(&format!(", {audit} let pass by audit mode that would be denied"));
+            first.push_str(&format!(", {audit} passed only because of audit mode"));
         }
         let mut lines = vec![first];
         for denied in &self.denied {
@@ -176,7 +173,10 @@ impl Summary {
         }
         lines.extend(self.verdicts.iter().filter_map(missing_line));
         if let Some(error) = self.decode_error {
-            lines.push(format!("egress: {} events could not be read: {error}", self.undecodable));
+            lines.push(format!(
+                "egress: events that could not be read: {} (the last: {error})",
+                self.undecodable
+            ));
         }
         lines
     }
@@ -192,4 +192,85 @@ fn missing_line(total: &VerdictTotal) -> Option<String> {
     Some(format!(
         "egress: {verdict}: {suppressed} events left out over the rate, {dropped} lost to a full buffer; all were judged and counted"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_common::{Address, Event};
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::observe::record::tests::{denied, of, raw_socket};
+
+    fn counters() -> Counters {
+        let mut counters = Counters::ZERO;
+        counters.attempts[0][1][1] = 10;
+        counters.attempts[0][0][11] = 2;
+        counters.attempts[1][3][12] = 7;
+        counters.fate[0].emitted = 9;
+        counters.fate[0].suppressed = 2;
+        counters.fate[0].dropped = 1;
+        counters.fate[1].suppressed = 7;
+        counters
+    }
+
+    #[test]
+    fn it_tells_totals_and_the_most_denied() {
+        let mut tally = Tally::default();
+        for _ in 0..3 {
+            tally.add(&of(&denied()));
+        }
+        tally.add(&of(&raw_socket()));
+        tally.add(&of(&Event { verdict: Verdict::Allow as u8, port: 1, ..denied() }));
+        assert!(tally.undecodable(DecodeError::Hook(9)));
+        assert!(!tally.undecodable(DecodeError::Length { got: 3 }));
+        assert_snapshot!(tally.summary(&counters()).lines().join("\n"), @r"
+        egress: 12 denied, 7 allowed
+               3 × tcp collect.attacker.example (203.0.113.66:443)
+               1 × socket raw/icmp
+        egress: deny: 2 events left out over the rate, 1 lost to a full buffer; all were judged and counted
+        egress: events that could not be read: 2 (the last: event of 3 bytes instead of 96)
+        ");
+    }
+
+    #[test]
+    fn a_quiet_run_is_one_line() {
+        let mut counters = Counters::ZERO;
+        counters.attempts[1][1][13] = 3;
+        counters.fate[1].suppressed = 2;
+        counters.fate[1].emitted = 1;
+        assert_snapshot!(Tally::default().summary(&counters).lines().join("\n"), @"egress: 0 denied, 3 allowed");
+        counters.attempts[2][1][1] = 4;
+        assert_snapshot!(Tally::default().summary(&counters).lines().join("\n"), @"egress: 0 denied, 3 allowed, 4 passed only because of audit mode");
+    }
+
+    #[test]
+    fn what_it_does_not_name_it_counts() {
+        // Mutation seen to fail here: `beyond` left out of `denied_others`.
+        let mut tally = Tally::default();
+        let total = u32::try_from(MAX_DESTINATIONS).unwrap() + 500;
+        for n in 0..total {
+            let [_, b, c, d] = n.to_be_bytes();
+            tally.add(&of(&Event { address: Address::from_v4([192, b, c, d]), ..denied() }));
+        }
+        let summary = tally.summary(&Counters::ZERO);
+        assert_eq!(summary.denied.len(), TOP);
+        assert_eq!(tally.denied.len(), MAX_DESTINATIONS);
+        let named: u64 = summary.denied.iter().map(|denied| denied.count).sum();
+        assert_eq!(named + summary.denied_others, u64::from(total));
+    }
+
+    #[test]
+    fn counts_are_those_of_the_kernel() {
+        let summary = Tally::default().summary(&counters());
+        let of = |verdict: usize| &summary.verdicts[verdict];
+        assert_eq!((of(0).attempts, of(0).emitted, of(0).suppressed, of(0).dropped), (12, 9, 2, 1));
+        assert_eq!((of(1).attempts, of(2).attempts), (7, 0));
+        let counts: Vec<String> = summary
+            .attempts
+            .iter()
+            .map(|c| format!("{} {} {} {}", c.verdict, c.hook, c.reason, c.count))
+            .collect();
+        assert_eq!(counts, ["deny create socket-type 2", "deny connect no-rule 10", "allow packet rule 7"]);
+    }
 }

@@ -142,25 +142,29 @@ fn verdict_word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn what_and_who(record: &Record) -> String {
+/// Protocol and destination, or the kind of socket that was to be made.
+pub fn what(record: &Record) -> String {
     let protocol = record.protocol.name();
-    let what = match (&record.destination, record.hook) {
+    match (&record.destination, record.hook) {
         (Some(to), _) => format!("{protocol} {}", destination(to)),
         (None, Hook::Create) => match record.protocol.socket_type() {
             Some(kind) => format!("socket {kind}/{protocol}"),
             None => format!("socket {protocol}"),
         },
         (None, _) => format!("{protocol} unknown-destination"),
-    };
+    }
+}
+
+fn what_and_who(record: &Record) -> String {
     let who = match &record.process {
         Some(process) => format!("{}[{}]", process_name(&process.comm), process.pid),
         None => "unknown-process".to_owned(),
     };
-    format!("{what} {who}")
+    format!("{} {who}", what(record))
 }
 
 /// `name (address:port)`, or without a name `address:port`.
-pub fn destination(to: &Destination) -> String {
+fn destination(to: &Destination) -> String {
     let address = match (to.address, to.port) {
         (address, Some(port)) if address.is_ipv6() => format!("[{address}]:{port}"),
         (address, Some(port)) => format!("{address}:{port}"),
@@ -211,3 +215,6 @@ pub fn outcome_line(outcome: &Outcome) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Golden lines, each checked against the schema.
+
+use std::time::Duration;
+
+use egress_common::{Counters, Event, Hook, Owner, Reason, Verdict};
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    dns::resolver::ResolveError,
+    observe::{
+        record::{
+            Executable,
+            tests::{OFFSET, denied, of, raw_socket},
+        },
+        summary::Tally,
+    },
+};
+
+/// Checks a value against a schema, strictly: an unknown field of a value or an unknown word of the schema is a
+/// fault too, so that neither can go unchecked.
+fn faults(value: &Value, schema: &Value, root: &Value, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (word, rule) in schema.as_object().into_iter().flatten() {
+        match word.as_str() {
+            "description" | "title" | "$schema" | "$defs" => {}
+            "$ref" => {
+                let target = root.pointer(rule.as_str().unwrap().strip_prefix('#').unwrap()).unwrap();
+                found.extend(faults(value, target, root, path));
+            }
+            "oneOf" => {
+                let each: Vec<_> =
+                    rule.as_array().unwrap().iter().map(|one| faults(value, one, root, path)).collect();
+                if each.iter().filter(|faults| faults.is_empty()).count() != 1 {
+                    found.push(format!("{path}: not exactly one of {each:?}"));
+                }
+            }
+            "const" if value == rule => {}
+            "enum" if rule.as_array().unwrap().contains(value) => {}
+            "const" | "enum" => found.push(format!("{path}: {value} is not {rule}")),
+            "type" if has_type(value, rule) => {}
+            "type" => found.push(format!("{path}: {value} is no {rule}")),
+            "minimum" if value.as_u64().is_none_or(|number| number >= rule.as_u64().unwrap()) => {}
+            "maximum" if value.as_u64().is_none_or(|number| number <= rule.as_u64().unwrap()) => {}
+            "minimum" | "maximum" => found.push(format!("{path}: {value} is beyond {rule}")),
+            "required" => {
+                for field in rule.as_array().unwrap() {
+                    if value.is_object() && value.get(field.as_str().unwrap()).is_none() {
+                        found.push(format!("{path}: {field} is missing"));
+                    }
+                }
+            }
+            "properties" => {
+                for (field, inner) in value.as_object().into_iter().flatten() {
+                    match rule.get(field) {
+                        Some(rule) => found.extend(faults(inner, rule, root, &format!("{path}/{field}"))),
+                        None => found.push(format!("{path}: {field} is unknown")),
+                    }
+                }
+            }
+            "items" => {
+                for inner in value.as_array().into_iter().flatten() {
+                    found.extend(faults(inner, rule, root, &format!("{path}[]")));
+                }
+            }
+            unknown => found.push(format!("schema: {unknown}")),
+        }
+    }
+    found
+}
+
+fn has_type(value: &Value, names: &Value) -> bool {
+    let is = |name: &Value| match name.as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_u64(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        _ => false,
+    };
+    names.as_array().map_or_else(|| is(names), |names| names.iter().any(is))
+}
+
+fn schema_faults(value: &Value) -> Vec<String> {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let kind = value["type"].as_str().unwrap_or_default();
+    // By the type alone the faults are told apart better than by `oneOf`, which is checked besides.
+    let mut found = faults(value, &schema["$defs"][kind], &schema, "");
+    if found.is_empty() {
+        found = faults(value, &schema, &schema, "");
+    }
+    found
+}
+
+/// The line as text, after it was checked to be one valid line of printable ASCII.
+fn valid(line: Vec<u8>) -> String {
+    let text = String::from_utf8(line).unwrap();
+    assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema_faults(&value), [""; 0], "{text}");
+    text
+}
+
+#[test]
+fn an_attempt_is_one_line() {
+    let mut record = of(&Event { rule: 2, reason: Reason::DenyRule as u8, ..denied() });
+    let exe = Executable { path: "/usr/bin/python3".to_owned(), deleted: false };
+    record.process.as_mut().unwrap().exe = Some(exe);
+    record.cgroup_path = Some("/egress/run-1".to_owned());
+    assert_snapshot!(valid(attempt_line(&record)), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"deny-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","rule":{"id":2,"origin":"policies/p.yaml:9","text":"deny cidr 203.0.113.0/24"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":"/usr/bin/python3","exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":99,"remedy":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&denied()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"no-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"- { host: collect.attacker.example, ports: [443] }"}"#);
+}
+
+#[test]
+fn what_is_unknown_is_null() {
+    let nobody = Event { owner: Owner::default(), cookie: 0, ..raw_socket() };
+    assert_snapshot!(valid(attempt_line(&of(&nobody))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"create","reason":"socket-type","protocol":"icmp","protocol_number":1,"socket_type":"raw","address":null,"port":null,"name":null,"rule":null,"process":null,"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":null}"#);
+}
+
+#[test]
+fn every_verdict_hook_and_reason_is_in_the_schema() {
+    for verdict in Verdict::ALL {
+        for hook in Hook::ALL {
+            for reason in Reason::ALL {
+                let event =
+                    Event { verdict: verdict as u8, hook: hook as u8, reason: reason as u8, ..denied() };
+                valid(attempt_line(&of(&event)));
+            }
+        }
+    }
+    for socket_type in 0..=11 {
+        for protocol in (0..=256).chain([262, u16::MAX]) {
+            valid(attempt_line(&of(&Event { socket_type, protocol, ..denied() })));
+        }
+    }
+}
+
+#[test]
+fn the_start_is_one_line() {
+    let start = Start {
+        egress: "0.1.0",
+        policy: Some("doc-summarizer"),
+        files: &["policies/p.yaml".to_owned()],
+        digest: None,
+        audit: false,
+        scope: 4711,
+        cgroup_path: "/egress/run-1",
+        command: &["sh".to_owned(), "-c".to_owned(), "echo \u{202e}\u{1f980}\u{9b}\u{7f}\x1b\"\n".to_owned()],
+    };
+    assert_snapshot!(valid(start_line(&start, OFFSET)), @r#"{"v":1,"type":"start","time":"2026-11-22T12:34:56.789000000Z","egress":"0.1.0","policy":"doc-summarizer","files":["policies/p.yaml"],"digest":null,"mode":"enforce","scope":4711,"cgroup_path":"/egress/run-1","command":["sh","-c","echo \u202e\ud83e\udd80\u009b\u007f\u001b\"\n"]}"#);
+    let text = valid(start_line(&Start { audit: true, policy: None, digest: Some("x"), ..start }, OFFSET));
+    assert!(text.contains(r#""mode":"audit""#));
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["command"][2], start.command[2].as_str());
+}
+
+#[test]
+fn names_are_one_line() {
+    let name = || "api.example".to_owned();
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let outcomes = [
+        Outcome::Opened {
+            name: name(),
+            addresses: vec![address],
+            ttl: Duration::from_secs(60),
+            missing: Some(ResolveError::TimedOut),
+        },
+        Outcome::Failed { name: name(), error: ResolveError::NotFound },
+        Outcome::Refused { name: name(), address, why: "why" },
+        Outcome::Full { name: name() },
+        Outcome::Unwritable { name: name(), error: "no".to_owned() },
+    ];
+    assert_snapshot!(valid(names_line(&outcomes, OFFSET)), @r#"{"v":1,"type":"names","time":"2026-11-22T12:34:56.789000000Z","outcomes":[{"name":"api.example","outcome":"opened","addresses":["192.0.2.1"],"ttl":60,"error":"no name server answered in time"},{"name":"api.example","outcome":"failed","addresses":[],"ttl":null,"error":"the name does not exist"},{"name":"api.example","outcome":"refused","addresses":["192.0.2.1"],"ttl":null,"error":"why"},{"name":"api.example","outcome":"full","addresses":[],"ttl":null,"error":"the table of permits is full"},{"name":"api.example","outcome":"unwritable","addresses":[],"ttl":null,"error":"no"}]}"#);
+}
+
+#[test]
+fn the_summary_is_one_line() {
+    let mut tally = Tally::default();
+    tally.add(&of(&denied()));
+    let mut counters = Counters::ZERO;
+    counters.attempts[0][1][1] = 5;
+    counters.attempts[1][3][12] = 7;
+    counters.fate[0].emitted = 1;
+    counters.fate[0].suppressed = 3;
+    counters.fate[0].dropped = 1;
+    counters.fate[1].suppressed = 7;
+    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0}"#);
+}
+
+#[test]
+fn the_check_of_the_schema_can_fail() {
+    let good: Value = serde_json::from_slice(&attempt_line(&of(&denied()))).unwrap();
+    for (field, value) in [
+        ("v", Value::from(2)),
+        ("type", Value::from("event")),
+        ("verdict", Value::from("denied")),
+        ("port", Value::from(65536)),
+        ("port", Value::from("443")),
+        ("process", Value::from(1)),
+        ("time", Value::Null),
+        ("unknown", Value::Null),
+    ] {
+        let mut bad = good.clone();
+        bad[field] = value.clone();
+        assert!(!schema_faults(&bad).is_empty(), "{field} = {value}");
+    }
+    for field in good.as_object().unwrap().keys() {
+        let mut bad = good.clone();
+        bad.as_object_mut().unwrap().remove(field);
+        assert!(!schema_faults(&bad).is_empty(), "without {field}");
+    }
+}
+
+#[test]
+fn nothing_to_say_is_no_line() {
+    let mut sink = JsonSink::new(Vec::new());
+    sink.names(&[], OFFSET);
+    assert!(sink.get_ref().is_empty());
+    sink.attempt(&of(&denied()));
+    sink.attempt(&of(&raw_socket()));
+    assert_eq!(sink.get_ref().iter().filter(|byte| **byte == b'\n').count(), 2);
+}
