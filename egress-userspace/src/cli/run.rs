@@ -226,8 +226,9 @@ impl Observer for Printer {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> Option<Instant> {
         self.text.flush_due(Instant::now());
+        self.text.next_flush()
     }
 
     fn ended(&mut self, scope: &EnforcedScope, left: &[u32]) {

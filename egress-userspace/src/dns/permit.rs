@@ -77,6 +77,8 @@ pub enum Outcome {
         name: String,
         /// Why.
         error: ResolveError,
+        /// How long what an earlier answer opened stays open; zero if nothing is.
+        open_for: Duration,
     },
     /// It resolves to an address that a name may not open.
     Refused {
@@ -91,6 +93,8 @@ pub enum Outcome {
     Full {
         /// The name.
         name: String,
+        /// How long what an earlier answer opened stays open; zero if nothing is.
+        open_for: Duration,
     },
     /// The table could not be written.
     Unwritable {
@@ -98,6 +102,8 @@ pub enum Outcome {
         name: String,
         /// What the kernel said.
         error: String,
+        /// How long what an earlier answer opened stays open; zero if nothing is.
+        open_for: Duration,
     },
 }
 
@@ -108,7 +114,7 @@ impl Outcome {
             Self::Opened { name, .. }
             | Self::Failed { name, .. }
             | Self::Refused { name, .. }
-            | Self::Full { name }
+            | Self::Full { name, .. }
             | Self::Unwritable { name, .. } => name,
         }
     }
@@ -120,6 +126,8 @@ struct Watched {
     rules: Vec<HostRule>,
     /// `CLOCK_BOOTTIME` ns.
     due: u64,
+    /// `CLOCK_BOOTTIME` ns until which some address of an answer is open.
+    open_until: u64,
     failures: u32,
     asked: bool,
 }
@@ -152,7 +160,7 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
             if name.contains('*') || denied(&name) {
                 continue;
             }
-            let fresh = || Watched { rules: Vec::new(), due: 0, failures: 0, asked: false };
+            let fresh = || Watched { rules: Vec::new(), due: 0, open_until: 0, failures: 0, asked: false };
             names.entry(name).or_insert_with(fresh).rules.push(rule.clone());
         }
         Self { slot, lookup, clock, names, written: BTreeMap::new(), running: JoinSet::new() }
@@ -258,7 +266,10 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
         watched.asked = false;
         let rules = watched.rules.clone();
         let (outcomes, next) = match result {
-            Err(error) => (vec![Outcome::Failed { name: name.clone(), error }], None),
+            Err(error) => {
+                let open_for = self.open_for(&name, now);
+                (vec![Outcome::Failed { name: name.clone(), error, open_for }], None)
+            }
             Ok(answer) => self.open(table, &name, &rules, &answer, now),
         };
         if let Some(watched) = self.names.get_mut(&name) {
@@ -281,7 +292,7 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
         let mut outcomes = Vec::new();
         let mut opened = Vec::new();
         let mut added = BTreeSet::new();
-        let mut shortest = TTL.1;
+        let (mut shortest, mut longest) = (TTL.1, 0);
         for found in &answer.addresses {
             let ttl = found.ttl.clamp(TTL.0, TTL.1);
             let expires = now.saturating_add(nanoseconds(ttl + GRACE));
@@ -297,16 +308,20 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
             let permits = open.iter().flat_map(|rule| rule.permits(self.slot, address, expires));
             if let Err(error) = self.write_all(table, permits.collect(), now, &mut added) {
                 self.take_back(table, &added);
-                let failed = match error {
-                    PermitError::Full => Outcome::Full { name: name.to_owned() },
+                let (name, open_for) = (name.to_owned(), self.open_for(name, now));
+                outcomes.push(match error {
+                    PermitError::Full => Outcome::Full { name, open_for },
                     PermitError::Io(error) => {
-                        Outcome::Unwritable { name: name.to_owned(), error: error.to_string() }
+                        Outcome::Unwritable { name, error: error.to_string(), open_for }
                     }
-                };
-                outcomes.push(failed);
+                });
                 return (outcomes, None);
             }
             opened.push(found.address);
+            longest = longest.max(expires);
+        }
+        if let Some(watched) = self.names.get_mut(name) {
+            watched.open_until = watched.open_until.max(longest);
         }
         if !opened.is_empty() {
             let missing = answer.missing.clone();
@@ -316,6 +331,11 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
             );
         }
         (outcomes, Some((shortest * 3 / 4).max(RETRY.0)))
+    }
+
+    fn open_for(&self, name: &str, now: u64) -> Duration {
+        let until = self.names.get(name).map_or(0, |watched| watched.open_until);
+        Duration::from_nanos(until.saturating_sub(now))
     }
 
     /// Writes permits, keeping of two for one key the one that lasts longer; notes the keys that are new.

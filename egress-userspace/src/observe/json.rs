@@ -162,6 +162,7 @@ struct NameLine<'a> {
     outcome: &'static str,
     addresses: Vec<IpAddr>,
     ttl: Option<u64>,
+    open_for: u64,
     error: Option<String>,
 }
 
@@ -236,17 +237,37 @@ pub fn names_line(outcomes: &[Outcome], time: u64) -> Vec<u8> {
 }
 
 fn name_line(outcome: &Outcome) -> NameLine<'_> {
-    let (word, addresses, ttl, error) = match outcome {
-        Outcome::Opened { addresses, ttl, missing, .. } => {
-            let error = missing.as_ref().map(ToString::to_string);
-            ("opened", addresses.clone(), Some(ttl.as_secs()), error)
-        }
-        Outcome::Failed { error, .. } => ("failed", Vec::new(), None, Some(error.to_string())),
-        Outcome::Refused { address, why, .. } => ("refused", vec![*address], None, Some((*why).to_owned())),
-        Outcome::Full { .. } => ("full", Vec::new(), None, Some("the table of permits is full".to_owned())),
-        Outcome::Unwritable { error, .. } => ("unwritable", Vec::new(), None, Some(error.clone())),
+    let line = |outcome_word| NameLine {
+        name: outcome.name(),
+        outcome: outcome_word,
+        addresses: Vec::new(),
+        ttl: None,
+        open_for: 0,
+        error: None,
     };
-    NameLine { name: outcome.name(), outcome: word, addresses, ttl, error }
+    match outcome {
+        Outcome::Opened { addresses, ttl, missing, .. } => NameLine {
+            addresses: addresses.clone(),
+            ttl: Some(ttl.as_secs()),
+            open_for: ttl.as_secs(),
+            error: missing.as_ref().map(ToString::to_string),
+            ..line("opened")
+        },
+        Outcome::Failed { error, open_for, .. } => {
+            NameLine { open_for: open_for.as_secs(), error: Some(error.to_string()), ..line("failed") }
+        }
+        Outcome::Refused { address, why, .. } => {
+            NameLine { addresses: vec![*address], error: Some((*why).to_owned()), ..line("refused") }
+        }
+        Outcome::Full { open_for, .. } => NameLine {
+            open_for: open_for.as_secs(),
+            error: Some("the table of permits is full".to_owned()),
+            ..line("full")
+        },
+        Outcome::Unwritable { error, open_for, .. } => {
+            NameLine { open_for: open_for.as_secs(), error: Some(error.clone()), ..line("unwritable") }
+        }
+    }
 }
 
 /// The line of a run's end.

@@ -1,6 +1,11 @@
 //! Lines for people. One line says who tried, where to, why it was refused and what would allow it.
 
-use std::{io::Write, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use egress_common::{Hook, Reason, Verdict};
 
@@ -34,6 +39,7 @@ pub struct TextSink<W> {
     style: Style,
     offset: fn(u64) -> i64,
     fold: Fold,
+    told: Told,
 }
 
 impl<W: Write> TextSink<W> {
@@ -44,7 +50,13 @@ impl<W: Write> TextSink<W> {
 
     /// As [`TextSink::new`], with the offset from UTC (in seconds, at a time in nanoseconds) given.
     pub fn with_zone(out: W, style: Style, offset: fn(u64) -> i64) -> Self {
-        Self { lines: Lines::new(out, "to stderr"), style, offset, fold: Fold::default() }
+        Self {
+            lines: Lines::new(out, "to stderr"),
+            style,
+            offset,
+            fold: Fold::default(),
+            told: Told::default(),
+        }
     }
 
     /// Shows an attempt, or counts it as a repetition.
@@ -60,9 +72,9 @@ impl<W: Write> TextSink<W> {
         }
     }
 
-    /// Shows what became of a name, if a person needs to know.
+    /// Shows what became of a name, if a person needs to know and has not been told.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        if let Some(line) = outcome_line(outcome) {
+        if let Some(line) = self.told.news(outcome) {
             self.lines.line(line.as_bytes());
         }
     }
@@ -102,6 +114,35 @@ impl<W: Write> TextSink<W> {
     fn repetitions(&mut self, repeated: &[Repeated]) {
         for repeated in repeated {
             self.lines.line(repeated.line().as_bytes());
+        }
+    }
+}
+
+/// Most refused answers that are remembered as told.
+const MAX_REFUSED: usize = 1024;
+
+/// What was told of names: a name is looked up again and again, and only news are worth a line.
+#[derive(Debug, Default)]
+struct Told {
+    troubles: BTreeMap<String, String>,
+    refused: BTreeSet<(String, IpAddr)>,
+}
+
+impl Told {
+    fn news(&mut self, outcome: &Outcome) -> Option<String> {
+        let name = outcome.name();
+        match (outcome, outcome_line(outcome)) {
+            (Outcome::Refused { address, .. }, line) => {
+                if self.refused.len() >= MAX_REFUSED {
+                    self.refused.clear();
+                }
+                self.refused.insert((name.to_owned(), *address)).then_some(line).flatten()
+            }
+            (_, Some(line)) => {
+                let known = self.troubles.insert(name.to_owned(), line.clone());
+                (known.as_ref() != Some(&line)).then_some(line)
+            }
+            (_, None) => self.troubles.remove(name).map(|_| format!("egress: {} is open", host_name(name))),
         }
     }
 }
@@ -205,14 +246,20 @@ pub fn outcome_line(outcome: &Outcome) -> Option<String> {
         Outcome::Opened { missing: Some(error), .. } => {
             Some(format!("egress: {name} is open in part: one address family is missing: {error}"))
         }
-        Outcome::Failed { error, .. } => Some(format!("egress: {name} stays closed: {error}")),
+        Outcome::Failed { error, open_for, .. } => Some(not_opened(&name, &error.to_string(), *open_for)),
         Outcome::Refused { address, why, .. } => {
             Some(format!("egress: {name} does not open {address}: {why}"))
         }
-        Outcome::Full { .. } => Some(format!("egress: {name} stays closed: the table of permits is full")),
-        Outcome::Unwritable { error, .. } => {
-            Some(format!("egress: {name} stays closed: {}", plain_text(error)))
-        }
+        Outcome::Full { open_for, .. } => Some(not_opened(&name, "the table of permits is full", *open_for)),
+        Outcome::Unwritable { error, open_for, .. } => Some(not_opened(&name, error, *open_for)),
+    }
+}
+
+fn not_opened(name: &str, why: &str, open_for: Duration) -> String {
+    let why = plain_text(why);
+    match open_for.as_secs() {
+        0 => format!("egress: {name} is closed: {why}"),
+        _ => format!("egress: {name} stays open under its last answer only: {why}"),
     }
 }
 

@@ -110,8 +110,8 @@ pub trait Observer {
     fn names(&mut self, outcomes: &[Outcome]);
     /// An event, as the kernel wrote it.
     fn event(&mut self, bytes: &[u8]);
-    /// Called at least ten times a second while events come, so that nothing waits longer.
-    fn tick(&mut self);
+    /// Called soon after an event, and again when it asked to be; gives when that is, if something waits to be told.
+    fn tick(&mut self) -> Option<std::time::Instant>;
     /// The command has ended; `left` are the processes that go on in the scope.
     fn ended(&mut self, scope: &EnforcedScope, left: &[u32]);
 }
@@ -189,8 +189,9 @@ async fn supervise(
             }
             outcomes = permits.refresh(&mut table) => observer.names(&outcomes),
             () = tokio::time::sleep_until(tick_at), if fresh => {
-                events.fresh = false;
-                observer.tick();
+                let next = observer.tick();
+                events.fresh = next.is_some();
+                events.tick_at = next.map_or(tick_at, tokio::time::Instant::from_std);
             }
         }
     };

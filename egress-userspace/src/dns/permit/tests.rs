@@ -162,6 +162,10 @@ fn opened(name: &str, addresses: &[&str], ttl: u64) -> Outcome {
     }
 }
 
+fn full(name: &str, open_for: u64) -> Outcome {
+    Outcome::Full { name: name.to_owned(), open_for: Duration::from_secs(open_for) }
+}
+
 #[tokio::test]
 async fn every_port_and_block_of_an_address_is_opened_for_the_ttl_and_grace() {
     let mut world = world(vec![host(7, "a.example", &[(443, 443), (8000, 8016)], false)], &[]);
@@ -222,7 +226,11 @@ async fn a_silent_name_does_not_hold_up_the_others() {
         vec![host(1, "good.example", &[(443, 443)], false), host(2, "hangs.example", &[(443, 443)], false)];
     let mut world = world(rules, &[]);
     world.lookup.set("good.example", &[("192.0.2.1", 60)]);
-    let failed = Outcome::Failed { name: "hangs.example".to_owned(), error: ResolveError::TimedOut };
+    let failed = Outcome::Failed {
+        name: "hangs.example".to_owned(),
+        error: ResolveError::TimedOut,
+        open_for: Duration::ZERO,
+    };
     assert_eq!(world.resolve_all().await, [opened("good.example", &["192.0.2.1"], 60), failed]);
     // It is tried again, and opened when it answers.
     world.lookup.asked();
@@ -262,13 +270,18 @@ async fn a_failed_refresh_backs_off_while_the_permit_ages() {
     world.lookup.fail("a.example");
     world.clock.advance(45);
     let mut waits = Vec::new();
+    let mut open_for = Vec::new();
     for _ in 0..8 {
-        assert!(matches!(world.refresh().await[..], [Outcome::Failed { .. }]));
+        match world.refresh().await[..] {
+            [Outcome::Failed { open_for: rest, .. }] => open_for.push(rest.as_secs()),
+            ref other => panic!("{other:?}"),
+        }
         let wait = world.permits.names["a.example"].due - world.clock.now();
         waits.push(wait / SECOND);
         world.clock.advance(wait / SECOND);
     }
     assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!(open_for, [45, 40, 30, 10, 0, 0, 0, 0]);
     assert_eq!(world.permit("192.0.2.1", 443, 0), Some((1, 90)));
     world.lookup.set("a.example", &[("192.0.2.1", 60)]);
     assert!(matches!(world.refresh().await[..], [Outcome::Opened { .. }]));
@@ -308,7 +321,7 @@ async fn a_full_table_keeps_the_new_name_closed_and_the_old_one_open() {
     world.resolve_all().await;
     world.lookup.set("b.example", &[("192.0.2.2", 60), ("192.0.2.3", 60)]);
     world.clock.advance(5);
-    assert_eq!(world.refresh().await, [Outcome::Full { name: "b.example".to_owned() }]);
+    assert_eq!(world.refresh().await, [full("b.example", 0)]);
     assert_eq!(world.table.entries.len(), 1);
     assert_eq!(world.permit("192.0.2.1", 443, 0), Some((1, 90)));
     // Expired permits make room.
@@ -332,7 +345,7 @@ async fn what_was_open_is_extended_though_the_table_is_full() {
     world.resolve_all().await;
     world.lookup.set("a.example", &[("192.0.2.1", 60), ("192.0.2.2", 60)]);
     world.clock.advance(45);
-    assert_eq!(world.refresh().await, [Outcome::Full { name: "a.example".to_owned() }]);
+    assert_eq!(world.refresh().await, [full("a.example", 45)]);
     assert_eq!(world.permit("192.0.2.1", 443, 0), Some((1, 135)));
     assert_eq!(world.table.entries.len(), 1);
 }

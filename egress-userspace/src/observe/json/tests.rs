@@ -167,12 +167,12 @@ fn names_are_one_line() {
             ttl: Duration::from_secs(60),
             missing: Some(ResolveError::TimedOut),
         },
-        Outcome::Failed { name: name(), error: ResolveError::NotFound },
+        Outcome::Failed { name: name(), error: ResolveError::NotFound, open_for: Duration::ZERO },
         Outcome::Refused { name: name(), address, why: "why" },
-        Outcome::Full { name: name() },
-        Outcome::Unwritable { name: name(), error: "no".to_owned() },
+        Outcome::Full { name: name(), open_for: Duration::from_secs(75) },
+        Outcome::Unwritable { name: name(), error: "no".to_owned(), open_for: Duration::ZERO },
     ];
-    assert_snapshot!(valid(names_line(&outcomes, OFFSET)), @r#"{"v":1,"type":"names","time":"2026-11-22T12:34:56.789000000Z","outcomes":[{"name":"api.example","outcome":"opened","addresses":["192.0.2.1"],"ttl":60,"error":"no name server answered in time"},{"name":"api.example","outcome":"failed","addresses":[],"ttl":null,"error":"the name does not exist"},{"name":"api.example","outcome":"refused","addresses":["192.0.2.1"],"ttl":null,"error":"why"},{"name":"api.example","outcome":"full","addresses":[],"ttl":null,"error":"the table of permits is full"},{"name":"api.example","outcome":"unwritable","addresses":[],"ttl":null,"error":"no"}]}"#);
+    assert_snapshot!(valid(names_line(&outcomes, OFFSET)), @r#"{"v":1,"type":"names","time":"2026-11-22T12:34:56.789000000Z","outcomes":[{"name":"api.example","outcome":"opened","addresses":["192.0.2.1"],"ttl":60,"open_for":60,"error":"no name server answered in time"},{"name":"api.example","outcome":"failed","addresses":[],"ttl":null,"open_for":0,"error":"the name does not exist"},{"name":"api.example","outcome":"refused","addresses":["192.0.2.1"],"ttl":null,"open_for":0,"error":"why"},{"name":"api.example","outcome":"full","addresses":[],"ttl":null,"open_for":75,"error":"the table of permits is full"},{"name":"api.example","outcome":"unwritable","addresses":[],"ttl":null,"open_for":0,"error":"no"}]}"#);
 }
 
 #[test]

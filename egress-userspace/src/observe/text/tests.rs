@@ -95,20 +95,26 @@ fn lookups_that_failed_are_told() {
             ttl: Duration::from_secs(60),
             missing: Some(ResolveError::TimedOut),
         },
-        Outcome::Failed { name: "a\x1b[2J".to_owned(), error: ResolveError::NotFound },
+        Outcome::Failed {
+            name: "a\x1b[2J".to_owned(),
+            error: ResolveError::NotFound,
+            open_for: Duration::ZERO,
+        },
         Outcome::Refused { name: name(), address, why: "a private address" },
-        Outcome::Full { name: name() },
-        Outcome::Unwritable { name: name(), error: "no".to_owned() },
+        Outcome::Failed { name: name(), error: ResolveError::TimedOut, open_for: Duration::from_secs(7) },
+        Outcome::Full { name: name(), open_for: Duration::ZERO },
+        Outcome::Unwritable { name: name(), error: "no".to_owned(), open_for: Duration::ZERO },
     ]
     .iter()
     .filter_map(outcome_line)
     .collect();
     assert_snapshot!(lines.join("\n"), @r#"
     egress: api.example is open in part: one address family is missing: no name server answered in time
-    egress: "a\u{1b}[2J" stays closed: the name does not exist
+    egress: "a\u{1b}[2J" is closed: the name does not exist
     egress: api.example does not open 10.0.0.1: a private address
-    egress: api.example stays closed: the table of permits is full
-    egress: api.example stays closed: no
+    egress: api.example stays open under its last answer only: no name server answered in time
+    egress: api.example is closed: the table of permits is full
+    egress: api.example is closed: no
     "#);
 }
 
@@ -166,4 +172,24 @@ fn allowed_attempts_are_shown_only_when_asked_for() {
     let mut all = TextSink::with_zone(Vec::new(), Style { allowed: true, ..PLAIN }, |_| 0);
     all.attempt(&allowed, Instant::now());
     assert_eq!(lines(&all).len(), 1);
+}
+
+#[test]
+fn a_name_is_told_of_when_something_changes() {
+    let mut sink = sink();
+    let name = || "a.example".to_owned();
+    let address = "10.0.0.1".parse().unwrap();
+    let closed = Outcome::Failed { name: name(), error: ResolveError::TimedOut, open_for: Duration::ZERO };
+    let refused = Outcome::Refused { name: name(), address, why: "a private address" };
+    let opened =
+        Outcome::Opened { name: name(), addresses: Vec::new(), ttl: Duration::from_secs(60), missing: None };
+    for outcome in [&opened, &closed, &closed, &refused, &opened, &refused, &opened, &closed] {
+        sink.outcome(outcome);
+    }
+    assert_snapshot!(lines(&sink).join("\n"), @r"
+    egress: a.example is closed: no name server answered in time
+    egress: a.example does not open 10.0.0.1: a private address
+    egress: a.example is open
+    egress: a.example is closed: no name server answered in time
+    ");
 }
