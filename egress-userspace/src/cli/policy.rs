@@ -1,7 +1,6 @@
 //! `egress policy check|explain|detect`: reads policy files and says what they mean. Needs no root.
 
 use std::{
-    fs,
     io::{self, IsTerminal},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Output, detect};
 use crate::{
     compile::{self, RuleInfo},
+    dns::system,
     explain::{self, Destination, Explanation},
     policy::{self, Errors, Notice, Origin, Policy},
 };
@@ -147,10 +147,9 @@ fn explain(arguments: &Explain) -> ExitCode {
     ExitCode::from(u8::from(denied))
 }
 
-/// Resolvers in resolv.conf(5).
+/// Resolvers that the system uses.
 fn system_resolvers() -> Vec<IpAddr> {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok()).collect()
+    system::nameservers(Path::new(system::RESOLV_CONF)).into_iter().map(|server| server.ip()).collect()
 }
 
 fn print_explanation(explanation: &Explanation) {
