@@ -1,0 +1,239 @@
+//! The shipped policies: each loads, does what it says, and comes out of printing as it went in. Every line of a
+//! remedy opens what it was given for.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use egress::{
+    compile::{compile, memory::MemoryTables},
+    explain::{self, Destination},
+    policy::{self, Action, Fault, Loopback, Origin, Policy, Rule, Target, Upstream},
+};
+use egress_common::{Flow, Verdict};
+use proptest::prelude::*;
+use support::{destinations, file};
+
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for directory in [policies(), policies().join("presets")] {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn verdict(policy: &Policy, destination: &str) -> (Verdict, &'static str) {
+    let destination: Destination = destination.parse().unwrap();
+    let explanation = explain::explain(policy, &compile(policy, &[]), &destination);
+    (explanation.verdict, explanation.reason.name())
+}
+
+const ALLOW: Verdict = Verdict::Allow;
+const DENY: Verdict = Verdict::Deny;
+
+#[test]
+fn shipped_policies_do_what_they_say() {
+    let internal = "internal-services.yaml";
+    for (file, destination, expected) in [
+        ("deny-all.yaml", "api.model.example:443", (DENY, "no-rule")),
+        ("deny-all.yaml", "192.0.2.1:443", (DENY, "no-rule")),
+        ("deny-all.yaml", "192.0.2.53:53/udp", (DENY, "no-rule")),
+        ("deny-all.yaml", "127.0.0.1:80", (DENY, "loopback")),
+        ("doc-summarizer.yaml", "api.model.example:443", (ALLOW, "permit")),
+        ("doc-summarizer.yaml", "API.Model.Example.:443", (ALLOW, "permit")),
+        ("doc-summarizer.yaml", "api.model.example:80", (DENY, "no-rule")),
+        ("doc-summarizer.yaml", "api.model.example:443/udp", (DENY, "no-rule")),
+        ("doc-summarizer.yaml", "collect.attacker.example:443", (DENY, "no-rule")),
+        ("doc-summarizer.yaml", "model.example:443", (DENY, "no-rule")),
+        ("doc-summarizer.yaml", "169.254.169.254:80", (DENY, "metadata")),
+        (internal, "db.internal.example:5432", (ALLOW, "permit")),
+        (internal, "db.internal.example:443", (DENY, "no-rule")),
+        (internal, "admin.packages.example:443", (DENY, "deny-rule")),
+        (internal, "10.20.0.0:22", (ALLOW, "rule")),
+        (internal, "10.20.8.255:8100", (ALLOW, "rule")),
+        (internal, "10.20.9.0:22", (DENY, "deny-rule")),
+        (internal, "10.20.9.255:8000", (DENY, "deny-rule")),
+        (internal, "10.20.10.0:8000", (ALLOW, "rule")),
+        (internal, "10.21.0.0:22", (DENY, "no-rule")),
+        (internal, "10.20.0.0:8101", (DENY, "no-rule")),
+        (internal, "[2001:db8:7::1]:123/udp", (ALLOW, "rule")),
+        (internal, "[2001:db8:7::1]:123", (DENY, "no-rule")),
+        (internal, "127.0.0.1:5432", (ALLOW, "rule")),
+        (internal, "[::1]:5433", (DENY, "loopback")),
+        (internal, "192.0.2.53:53/udp", (ALLOW, "rule")),
+        (internal, "192.0.2.54:53/udp", (DENY, "no-rule")),
+    ] {
+        let policy = policy::load(&policies().join(file), &[]).unwrap();
+        assert_eq!(verdict(&policy, destination), expected, "{file}: {destination}");
+    }
+}
+
+#[test]
+fn presets_name_hosts_only_and_comment_each() {
+    for path in shipped().iter().filter(|path| path.parent().unwrap().ends_with("presets")) {
+        let policy = policy::load(path, &[]).unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        assert!(!policy.rules.is_empty(), "{}", path.display());
+        for rule in &policy.rules {
+            assert!(rule.to_string().starts_with("host "), "{}: {rule}", path.display());
+            assert!(!rule.to_string().contains('*'), "{}: {rule}", path.display());
+        }
+        // Each entry, or the run of entries that it belongs to, stands below a comment.
+        let mut commented = false;
+        for line in text.lines().skip_while(|line| !line.starts_with("allow:")).skip(1) {
+            commented |= line.trim_start().starts_with('#');
+            assert!(commented, "{}: no comment above `{line}`", path.display());
+        }
+    }
+}
+
+#[test]
+fn command_line_rules_add_to_a_policy() {
+    let allow = ["collect.example:443".to_owned(), "192.0.2.7:53/udp".to_owned()];
+    let policy = policy::load(&policies().join("doc-summarizer.yaml"), &allow).unwrap();
+    assert_eq!(verdict(&policy, "collect.example:443"), (ALLOW, "permit"));
+    assert_eq!(verdict(&policy, "192.0.2.7:53/udp"), (ALLOW, "rule"));
+    assert_eq!(policy.rules[1].origin.to_string(), "--allow collect.example:443");
+}
+
+/// Without what depends on the text: lines, notices, files.
+fn meaning(policy: &Policy) -> Policy {
+    let nowhere = || Origin::Builtin(String::new());
+    let mut policy = policy.clone();
+    policy.rules.iter_mut().for_each(|rule| rule.origin = nowhere());
+    // Both lists keep their order, but one may be written before the other.
+    policy.rules.sort_by_key(|rule| rule.action);
+    policy.loopback_origin = None;
+    if let Upstream::List(_, origin) = &mut policy.dns_upstream {
+        *origin = nowhere();
+    }
+    policy.notices.clear();
+    policy.files.clear();
+    policy
+}
+
+fn loaded(text: &str) -> Result<Policy, policy::Errors> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.yaml");
+    fs::write(&path, text).unwrap();
+    policy::load(&path, &[])
+}
+
+#[test]
+fn shipped_policies_survive_printing() {
+    for path in shipped() {
+        let policy = policy::load(&path, &[]).unwrap();
+        let printed = loaded(&policy.to_yaml().unwrap()).unwrap();
+        assert_eq!(meaning(&printed), meaning(&policy), "{}", path.display());
+    }
+}
+
+/// Why rules cannot be loaded, if that is for their meaning alone.
+fn only_impossible(errors: &policy::Errors) -> bool {
+    errors.0.iter().all(|problem| matches!(problem.fault, Fault::Impossible(_)))
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn remedied(policy: &Policy, line: &str) -> Policy {
+    let mut policy = policy.clone();
+    match line.strip_prefix("loopback: [").and_then(|rest| rest.strip_suffix(']')) {
+        Some(port) => policy.loopback = Loopback::Ports(vec![policy::PortRange::one(port.parse().unwrap())]),
+        None => {
+            let text = format!("version: 1\nname: p\nallow:\n  {line}\n");
+            policy.rules.extend(loaded(&text).unwrap_or_else(|errors| panic!("{line}\n{errors}")).rules);
+        }
+    }
+    policy
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Mutations seen to fail here: transports left out when printing; a deny rule for all ports printed as `[0-65535]`.
+    #[test]
+    fn printing_and_loading_is_the_identity(policy in support::policy()) {
+        match loaded(&policy.to_yaml().unwrap()) {
+            Ok(printed) => prop_assert_eq!(meaning(&printed), meaning(&policy)),
+            Err(errors) => prop_assert!(only_impossible(&errors), "{}", errors),
+        }
+    }
+
+    /// A mutation seen to fail here: the IPv6 address of a remedy without quotes where it begins with a colon.
+    #[test]
+    fn a_remedy_opens_what_it_is_given_for(policy in support::policy(), at in 0..destinations().len()) {
+        let flow = Flow { local_port: 0, ..destinations()[at] };
+        let decision = MemoryTables::new(&compile(&policy, &[])).decide(&flow);
+        let line = explain::remedy(None, flow.address.to_ip(), flow.port, flow.transport, decision.reason);
+        match line {
+            Some(line) => {
+                prop_assert!(!decision.passes());
+                let tables = MemoryTables::new(&compile(&remedied(&policy, &line), &[]));
+                prop_assert!(tables.decide(&flow).passes(), "{} for {:?}", line, flow);
+            }
+            None => prop_assert!(decision.passes() || flow.port == 0 || decision.reason.name() == "deny-rule"),
+        }
+    }
+
+    /// A mutation seen to fail here: only one half of a network looked at.
+    #[test]
+    fn a_rule_called_impossible_never_decides(policy in support::policy()) {
+        let Err(errors) = loaded(&policy.to_yaml().unwrap()) else { return Ok(()) };
+        let compiled = compile(&policy, &[]);
+        let tables = MemoryTables::new(&compiled);
+        for problem in &errors.0 {
+            let Fault::Impossible(text) = &problem.fault else { continue };
+            let rule = text.trim_start_matches('`').split('`').next().unwrap();
+            for flow in destinations() {
+                let decision = tables.decide(&Flow { local_port: 0, ..*flow });
+                let named = compiled.rule(decision.rule).is_some_and(|named| named.text == rule);
+                prop_assert!(!named, "`{}` decides about {:?}", rule, flow);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_allow_cut_up_by_denies_is_impossible_only_if_nothing_is_left() {
+    let rule = |action, network: &str, line| Rule {
+        action,
+        target: Target::Network(network.parse().unwrap()),
+        ports: vec![policy::PortRange::ALL],
+        transports: vec![egress_common::Transport::Tcp, egress_common::Transport::Udp],
+        origin: file(line),
+    };
+    let allowed =
+        "version: 1\nname: p\nallow: [{cidr: 10.0.0.0/24, ports: [1-65535], protocol: any}]\ndeny:\n";
+    for (denies, impossible) in [
+        (&["10.0.0.0/25", "10.0.0.128/25"][..], true),
+        (&["10.0.0.0/25", "10.0.0.128/26", "10.0.0.192/26"], true),
+        (&["10.0.0.0/25", "10.0.0.128/26", "10.0.0.192/27"], false),
+        (&["10.0.0.0/25"], false),
+        (&["10.0.0.0/23"], true),
+    ] {
+        let denies: Vec<Rule> = denies.iter().map(|network| rule(Action::Deny, network, 1)).collect();
+        let lines: String = denies
+            .iter()
+            .map(|rule| match rule.target {
+                Target::Network(network) => format!("  - cidr: {network}\n"),
+                _ => String::new(),
+            })
+            .collect();
+        assert_eq!(loaded(&format!("{allowed}{lines}")).is_err(), impossible, "{lines}");
+    }
+}
