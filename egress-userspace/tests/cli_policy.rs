@@ -1,0 +1,236 @@
+//! `egress policy` as people and programs meet it: what is printed where, and the exit code.
+
+use std::{path::Path, process::Command};
+
+/// Runs the binary in the repository's root. Gives exit code, output and errors.
+fn egress(arguments: &[&str]) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_egress")).args(arguments).current_dir(root).output().unwrap();
+    let mut text = format!("exit code {}\n", output.status.code().unwrap());
+    for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !bytes.is_empty() {
+            text.push_str(&format!("--- {name}\n{}", String::from_utf8_lossy(bytes)));
+        }
+    }
+    text
+}
+
+#[test]
+fn check_says_what_holds_and_what_does_not_yet() {
+    insta::assert_snapshot!(egress(&["policy", "check", "policies/internal-services.yaml"]), @r#"
+    exit code 0
+    --- stdout
+    policies/internal-services.yaml: ok: internal-services, 6 rules
+      note: policies/internal-services.yaml:11: `*.packages.example` is not yet effective: names below a wildcard stay denied; list the exact names meanwhile
+      note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
+      note: DNS questions are not yet filtered: the resolvers can be asked for any name, which can carry data out
+    "#);
+}
+
+#[test]
+fn check_of_several_files_fails_if_one_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let bad = directory.path().join("bad.yaml");
+    std::fs::write(&bad, "version: 1\nname: p\nallow:\n  - host: a.example\n    ports: [0]\n").unwrap();
+    let bad = bad.to_str().unwrap();
+    let text = egress(&["policy", "check", "policies/deny-all.yaml", bad]).replace(bad, "bad.yaml");
+    insta::assert_snapshot!(text, @r#"
+    exit code 1
+    --- stdout
+    policies/deny-all.yaml: ok: deny-all, 0 rules
+      note: `loopback` is not set: `none` applies, so nothing on this host is reachable
+      note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
+    --- stderr
+    error: `0` is no port: port 0 is never sent to
+     --> bad.yaml:5:13
+      |
+    5 |     ports: [0]
+      |             ^ expected a port from 1 to 65535 or a range such as 8000-8100
+
+    1 error
+    "#);
+    let json = egress(&["policy", "check", "--output", "json", bad]).replace(bad, "bad.yaml");
+    insta::assert_snapshot!(json, @r#"
+    exit code 1
+    --- stdout
+    {
+      "files": [
+        {
+          "errors": [
+            {
+              "column": 13,
+              "expected": "expected a port from 1 to 65535 or a range such as 8000-8100",
+              "file": "bad.yaml",
+              "line": 5,
+              "message": "`0` is no port: port 0 is never sent to",
+              "site": "bad.yaml:5:13"
+            }
+          ],
+          "file": "bad.yaml",
+          "valid": false
+        }
+      ],
+      "version": 1
+    }
+    "#);
+}
+
+#[test]
+fn explain_names_rule_line_and_remedy() {
+    let arguments = [
+        "policy",
+        "explain",
+        "policies/doc-summarizer.yaml",
+        "api.model.example:443",
+        "collect.attacker.example:443",
+        "api.model.example:8443",
+        "203.0.113.66:443",
+        "[64:ff9b::a9fe:a9fe]:80",
+        "127.0.0.1:8080",
+        "--resolver",
+        "192.0.2.53",
+        "192.0.2.53:53/udp",
+    ];
+    insta::assert_snapshot!(egress(&arguments), @r#"
+    exit code 1
+    --- stdout
+    allow api.model.example:443/tcp: its name is allowed
+      rule: host api.model.example ports 443/tcp (policies/doc-summarizer.yaml:9)
+      note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
+    deny collect.attacker.example:443/tcp: no rule covers it
+      to allow it: - { host: collect.attacker.example, ports: [443] }
+    deny api.model.example:8443/tcp: no rule covers it
+      nearest: host api.model.example ports 443/tcp (policies/doc-summarizer.yaml:9): same host, but only on 443/tcp
+      to allow it: - { host: api.model.example, ports: [8443] }
+    deny 203.0.113.66:443/tcp: no rule covers it
+      note: the address is open on this port while a listed name resolves to it: api.model.example
+      to allow it: - { cidr: 203.0.113.66/32, ports: [443] }
+    deny [64:ff9b::a9fe:a9fe]:80/tcp: it is a metadata service, which only a `cidr` rule for it opens
+      note: judged by the IPv4 address inside it, 169.254.169.254
+      to allow it: - { cidr: 169.254.169.254/32, ports: [80] }
+    deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
+      to allow it: loopback: [8080]
+    allow 192.0.2.53:53/udp: a rule covers it
+      rule: dns: system resolver 192.0.2.53 (dns: system resolver 192.0.2.53)
+    "#);
+}
+
+#[test]
+fn explain_says_what_came_nearest() {
+    let arguments = [
+        "policy",
+        "explain",
+        "policies/internal-services.yaml",
+        "10.20.9.1:22",
+        "10.20.1.1:23",
+        "10.21.1.1:22",
+        "a.packages.example:443",
+        "admin.packages.example:443",
+        "packages.example:443",
+        "db2.internal.example:5432",
+        "[2001:db8:8::1]:123/udp",
+    ];
+    insta::assert_snapshot!(egress(&arguments), @r#"
+    exit code 1
+    --- stdout
+    deny 10.20.9.1:22/tcp: a deny rule covers it
+      rule: deny cidr 10.20.9.0/24 all ports/any (policies/internal-services.yaml:20)
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): covers it, but a deny rule or a special range goes before it
+    deny 10.20.1.1:23/tcp: no rule covers it
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): same network, but only on 22,8000-8100/tcp
+      to allow it: - { cidr: 10.20.1.1/32, ports: [23] }
+    deny 10.21.1.1:22/tcp: no rule covers it
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): the nearest network
+      to allow it: - { cidr: 10.21.1.1/32, ports: [22] }
+    deny a.packages.example:443/tcp: no rule covers it
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but wildcards are not yet effective
+      to allow it: - { host: a.packages.example, ports: [443] }
+    deny admin.packages.example:443/tcp: a deny rule covers it
+      rule: deny host admin.packages.example (policies/internal-services.yaml:21)
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but wildcards are not yet effective
+      note: the name is denied; an address that it shares with an allowed name is not
+    deny packages.example:443/tcp: no rule covers it
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): the wildcard covers names below, not the name itself
+      to allow it: - { host: packages.example, ports: [443] }
+    deny db2.internal.example:5432/tcp: no rule covers it
+      nearest: host db.internal.example ports 5432/tcp private (policies/internal-services.yaml:8): shares the parent domain
+      to allow it: - { host: db2.internal.example, ports: [5432] }
+    deny [2001:db8:8::1]:123/udp: no rule covers it
+      nearest: cidr 2001:db8:7::/48 ports 123/udp (policies/internal-services.yaml:15): the nearest network
+      to allow it: - { cidr: 2001:db8:8::1/128, ports: [123], protocol: udp }
+    "#);
+}
+
+#[test]
+fn explain_as_json() {
+    let arguments =
+        ["policy", "explain", "policies/internal-services.yaml", "10.20.9.1:22", "--output", "json"];
+    insta::assert_snapshot!(egress(&arguments), @r#"
+    exit code 1
+    --- stdout
+    {
+      "file": "policies/internal-services.yaml",
+      "policy": "internal-services",
+      "results": [
+        {
+          "destination": "10.20.9.1:22/tcp",
+          "nearest": [
+            {
+              "rule": {
+                "file": "policies/internal-services.yaml",
+                "line": 13,
+                "text": "cidr 10.20.0.0/16 ports 22,8000-8100/tcp"
+              },
+              "why": "covers it, but a deny rule or a special range goes before it"
+            }
+          ],
+          "notes": [],
+          "reason": "deny-rule",
+          "remedy": null,
+          "rule": {
+            "file": "policies/internal-services.yaml",
+            "line": 20,
+            "text": "deny cidr 10.20.9.0/24 all ports/any"
+          },
+          "verdict": "deny"
+        }
+      ],
+      "version": 1
+    }
+    "#);
+}
+
+#[test]
+fn exit_codes_tell_allowed_denied_and_wrong_apart() {
+    let summarizer = "policies/doc-summarizer.yaml";
+    for (arguments, expected) in [
+        (&["policy", "explain", summarizer, "api.model.example:443"][..], 0),
+        (&["policy", "explain", summarizer, "api.model.example:443", "a.example:443"], 1),
+        (&["policy", "explain", summarizer, "a.example:443", "--allow", "a.example:443"], 0),
+        (&["policy", "explain", summarizer, "a.example"], 2),
+        (&["policy", "explain", summarizer, "a.example:0"], 2),
+        (&["policy", "explain", summarizer, "a.example:443/sctp"], 2),
+        (&["policy", "explain", summarizer, "*.example:443"], 2),
+        (&["policy", "explain", summarizer, "2001:db8::1:443"], 2),
+        (&["policy", "explain", summarizer], 2),
+        (&["policy", "explain", "policies/none.yaml", "a.example:443"], 2),
+        (&["policy", "check", summarizer], 0),
+        (&["policy", "check", "policies/none.yaml"], 1),
+        (&["policy", "check"], 2),
+    ] {
+        let text = egress(arguments);
+        assert!(text.starts_with(&format!("exit code {expected}\n")), "{arguments:?}\n{text}");
+    }
+}
+
+#[test]
+fn detect_prints_rules_that_load() {
+    let text = egress(&["policy", "detect", "git", "cargo"]);
+    let (code, rules) = text.split_once("--- stdout\n").unwrap();
+    assert_eq!(code, "exit code 0\n");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("detected.yaml");
+    std::fs::write(&path, format!("version: 1\nname: detected\n{rules}")).unwrap();
+    egress::policy::load(&path, &[]).unwrap();
+}
