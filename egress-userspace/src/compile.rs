@@ -125,21 +125,21 @@ impl Compiled {
         if !policy.rules.iter().any(opens) {
             return;
         }
-        let mut open = |address: IpAddr, port: u16, origin: Origin, text: String| {
-            let id = self.add(origin, text);
+        let mut open = |address: IpAddr, port: u16, origin: Origin| {
+            let id = self.add(origin, format!("resolver {address} ports {port}/any"));
             let address = IpNet::from(Address::from(address).judged().to_ip());
             covers.push(networks::Cover::allow(id, address, vec![PortRange::one(port)], self));
         };
         match &policy.dns_upstream {
             Upstream::System => {
                 for address in system {
-                    let text = format!("dns: system resolver {address}");
-                    open(*address, DNS_PORT, Origin::Builtin(text.clone()), text);
+                    let origin = Origin::Builtin(format!("dns: system resolver {address}"));
+                    open(*address, DNS_PORT, origin);
                 }
             }
             Upstream::List(upstreams, origin) => {
                 for upstream in upstreams {
-                    open(upstream.ip(), upstream.port(), origin.clone(), format!("dns: upstream {upstream}"));
+                    open(upstream.ip(), upstream.port(), origin.clone());
                 }
             }
         }

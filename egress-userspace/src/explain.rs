@@ -131,7 +131,7 @@ pub fn explain(policy: &Policy, compiled: &Compiled, destination: &Destination) 
         verdict,
         reason: decision.reason,
         rule: compiled.rule(decision.rule).cloned(),
-        nearest: if denied { nearest::nearest(policy, destination) } else { Vec::new() },
+        nearest: if denied { nearest::nearest(policy, destination, decision.reason) } else { Vec::new() },
         remedy,
         notes,
     }

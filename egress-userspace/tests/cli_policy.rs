@@ -112,7 +112,7 @@ fn explain_names_rule_line_and_remedy() {
     deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
       to allow it: loopback: [8080]
     allow 192.0.2.53:53/udp: a rule covers it
-      rule: dns: system resolver 192.0.2.53 (dns: system resolver 192.0.2.53)
+      rule: resolver 192.0.2.53 ports 53/any (dns: system resolver 192.0.2.53)
     "#);
 }
 
@@ -136,7 +136,7 @@ fn explain_says_what_came_nearest() {
     --- stdout
     deny 10.20.9.1:22/tcp: a deny rule covers it
       rule: deny cidr 10.20.9.0/24 all ports/any (policies/internal-services.yaml:20)
-      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): covers it, but a deny rule or a special range goes before it
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): covers it, but deny goes before allow
     deny 10.20.1.1:23/tcp: no rule covers it
       nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): same network, but only on 22,8000-8100/tcp
       to allow it: - { cidr: 10.20.1.1/32, ports: [23] }
@@ -182,7 +182,7 @@ fn explain_as_json() {
                 "line": 13,
                 "text": "cidr 10.20.0.0/16 ports 22,8000-8100/tcp"
               },
-              "why": "covers it, but a deny rule or a special range goes before it"
+              "why": "covers it, but deny goes before allow"
             }
           ],
           "notes": [],

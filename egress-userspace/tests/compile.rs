@@ -42,14 +42,19 @@ impl<'a> Model<'a> {
             Upstream::System => resolvers
                 .iter()
                 .map(|address| {
-                    let text = format!("dns: system resolver {address}");
-                    (plain(*address), 53, text.clone(), text)
+                    let origin = format!("dns: system resolver {address}");
+                    (plain(*address), 53, format!("resolver {address} ports 53/any"), origin)
                 })
                 .collect(),
             Upstream::List(list, origin) => list
                 .iter()
                 .map(|socket| {
-                    (socket.ip(), socket.port(), format!("dns: upstream {socket}"), origin.to_string())
+                    (
+                        socket.ip(),
+                        socket.port(),
+                        format!("resolver {} ports {}/any", socket.ip(), socket.port()),
+                        origin.to_string(),
+                    )
                 })
                 .collect(),
         };

@@ -39,6 +39,7 @@ fn short(text: &[u8]) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the output of one file in one piece")]
 fn all_errors_of_a_file_come_at_once() {
     let text = "\
 version: 2
@@ -444,4 +445,60 @@ fn files_that_cannot_be_read_say_why() {
     assert!(endless.to_string().contains("larger than 4 MiB"), "{endless}");
     let directory = files(&[("p.yaml", b"version: 1\nname: p\ninclude: [/dev/zero]\n")]);
     assert!(errors_of(&directory).contains("it is no regular file"));
+}
+
+/// Every kind of rule and setting, to be damaged.
+const WHOLE: &str = "\
+version: 1
+name: p
+description: |
+  größer
+include: []
+mode: enforce
+allow:
+  - host: \"*.a.example\"
+    ports: [1, 8000-8100]
+    private: true
+  - { cidr: 2001:db8::/32, protocol: udp }
+  - unix: /run/a.sock
+deny:
+  - cidr: 10.20.9.0/24
+loopback: [5432]
+dns: { upstream: ['192.0.2.53'], types: [A] }
+";
+
+/// What YAML, hosts and networks are made of.
+const SCRAPS: [&str; 40] = [
+    "", " ", "\n", "\n  ", "\t", "\r", ":", ": ", "- ", "-", "[", "]", "{", "}", ",", "#", "\"", "'", "|",
+    ">", "&a", "*a", "!", "%", "@", "`", "---", "...", "?", "~", "null", "0", "65536", "/", ".", "::", "é",
+    "\u{2028}", "\u{85}", "東",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 512, failure_persistence: None, ..Default::default() })]
+
+    /// A mutation seen to fail here: a caret that may stand within a character.
+    #[test]
+    fn no_damage_makes_reading_or_drawing_panic(
+        damages in proptest::collection::vec((0.0..1.0f64, 0..12usize, proptest::sample::select(&SCRAPS[..])), 1..6)
+    ) {
+        let mut text: Vec<char> = WHOLE.chars().collect();
+        for (at, length, scrap) in damages {
+            let start = (0..=text.len()).find(|index| *index as f64 >= at * text.len() as f64).unwrap();
+            let end = (start + length).min(text.len());
+            text.splice(start..end, scrap.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let directory = files(&[("p.yaml", text.as_bytes())]);
+        if let Err(errors) = policy::load(&directory.path().join("p.yaml"), &[]) {
+            proptest::prop_assert!(!errors.0.is_empty());
+            for problem in &errors.0 {
+                let (_, line, column) = problem.location().unwrap();
+                let lines = text.trim_start_matches('\u{feff}').split('\n').count();
+                proptest::prop_assert!((1..=lines).contains(&line) && column >= 1, "{line}:{column}");
+                let (shown, site) = (problem.render(false), format!("p.yaml:{line}:{column}"));
+                proptest::prop_assert!(shown.contains(&site), "{} not in\n{}", site, shown);
+            }
+        }
+    }
 }

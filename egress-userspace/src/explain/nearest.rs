@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use egress_common::{Address, names};
+use egress_common::{Address, Reason, names};
 use ipnet::IpNet;
 
 use super::{Destination, To};
@@ -16,7 +16,7 @@ use crate::{
 const SHOWN: usize = 3;
 
 /// The nearest rules, closest first.
-pub(super) fn nearest(policy: &Policy, destination: &Destination) -> Vec<(String, RuleInfo)> {
+pub(super) fn nearest(policy: &Policy, destination: &Destination, reason: Reason) -> Vec<(String, RuleInfo)> {
     let mut found: Vec<(u32, String, &Rule)> = policy
         .rules
         .iter()
@@ -26,9 +26,13 @@ pub(super) fn nearest(policy: &Policy, destination: &Destination) -> Vec<(String
                 (To::Name(name), Target::Host { name: pattern, .. }) => {
                     name_near(name, pattern, rule, destination)
                 }
-                (To::Address(address), Target::Network(network)) => {
-                    network_near(Address::from(*address).judged().to_ip(), *network, rule, destination)
-                }
+                (To::Address(address), Target::Network(network)) => network_near(
+                    Address::from(*address).judged().to_ip(),
+                    *network,
+                    rule,
+                    destination,
+                    reason,
+                ),
                 _ => None,
             }?;
             Some((rank, why, rule))
@@ -53,7 +57,7 @@ fn name_near(name: &str, pattern: &str, rule: &Rule, destination: &Destination) 
         let wildcard = pattern.starts_with("*.");
         return Some(match (covers_port(rule, destination), wildcard) {
             (true, true) => (0, "covers the name, but wildcards are not yet effective".into()),
-            (true, false) => (0, "would allow it".into()),
+            (true, false) => (0, "allows the name, but deny goes before allow".into()),
             (false, true) => {
                 (2, other_port("covers the name, but wildcards are not yet effective, and", rule))
             }
@@ -87,10 +91,12 @@ fn network_near(
     network: IpNet,
     rule: &Rule,
     destination: &Destination,
+    reason: Reason,
 ) -> Option<(u32, String)> {
     if network.contains(&address) {
         return Some(match covers_port(rule, destination) {
-            true => (0, "covers it, but a deny rule or a special range goes before it".into()),
+            true if reason == Reason::DenyRule => (0, "covers it, but deny goes before allow".into()),
+            true => (0, "covers it, but is too wide to open what is special within it".into()),
             false => (1, other_port("same network, but", rule)),
         });
     }

@@ -197,7 +197,8 @@ impl Builder<'_> {
     }
 
     fn syntax(&mut self, error: &saphyr_parser::ScanError) {
-        let at = self.byte(error.marker().index());
+        // What is missing at the end is shown behind the last thing there is.
+        let at = self.byte(error.marker().index()).min(self.source.text.trim_end().len());
         let line_start = self.source.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let indent = self.source.text[line_start..].bytes().take_while(|b| b.is_ascii_whitespace());
         let tab = indent.enumerate().find(|(_, b)| *b == b'\t').map(|(offset, _)| line_start + offset);
