@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod ebpf;
@@ -23,6 +24,7 @@ Usage: cargo xtask TASK
   demo              watch an agent leak a document, and fail to with `egress` (root)
   test [FILTER]     run all tests, or those with FILTER in their name (root)
   lint              format, clippy on both sides, documentation; warnings are errors
+  bench [SECTION]…  what enforcement costs: kernel, start, traffic (root)
   build-ebpf        build the kernel side alone; print its path and size
   build [--debug]   build `egress`, one static binary (release, unless --debug)
 ";
@@ -48,6 +50,9 @@ fn task(args: &[&str]) -> Result<ExitCode> {
         ["lint"] => lint::lint()?,
         ["test"] => return test::test(None),
         ["test", filter] => return test::test(Some(filter)),
+        ["bench", sections @ ..] => bench::bench(sections)?,
+        ["bench-load", kind, address, amount] => bench::load::load(kind, address, amount)?,
+        ["bench-serve", address] => bench::load::serve(address)?,
         ["demo"] => return demo::demo(),
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => bail!("no such task: `{}`\n\n{HELP}", args.join(" ")),
