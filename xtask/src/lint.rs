@@ -14,17 +14,23 @@ const SCOPE: [&str; 3] = ["--workspace", "--exclude", "egress-ebpf"];
 pub(crate) fn lint() -> Result<()> {
     let toolchain = setup::install(Tools::Build)?;
     let mut steps = Steps::new(4);
-    steps.run("format", || run::quietly(run::cargo().args(["fmt", "--all", "--check"])))?;
-    steps.run("clippy, host", || {
-        let mut cmd = run::cargo();
-        run::quietly(cmd.arg("clippy").args(SCOPE).args(["--all-targets", "--", "-D", "warnings"]))
-    })?;
-    steps.run("clippy, kernel side", || kernel_side(&toolchain))?;
-    steps.run("documentation", || {
-        let mut cmd = run::cargo();
-        cmd.arg("doc").args(SCOPE).args(["--no-deps", "--document-private-items"]);
-        run::quietly(cmd.env("RUSTDOCFLAGS", "-D warnings"))
-    })
+    // All are run: whoever mends the first wants to know of the others.
+    let outcomes = [
+        steps.run("format", || run::quietly(run::cargo().args(["fmt", "--all", "--check"]))),
+        steps.run("clippy, host", || {
+            let mut cmd = run::cargo();
+            run::quietly(cmd.arg("clippy").args(SCOPE).args(["--all-targets", "--", "-D", "warnings"]))
+        }),
+        steps.run("clippy, kernel side", || kernel_side(&toolchain)),
+        steps.run("documentation", || {
+            let mut cmd = run::cargo();
+            cmd.arg("doc").args(SCOPE).args(["--no-deps", "--document-private-items"]);
+            run::quietly(cmd.env("RUSTDOCFLAGS", "-D warnings"))
+        }),
+    ];
+    let failures: Vec<String> =
+        outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n\n")) }
 }
 
 /// Clippy of the very compiler that builds the kernel side: another's cannot read its `core`.
