@@ -1,7 +1,7 @@
 //! The contract: what the kernel programs and userspace both hold to be true.
 //!
 //! `no_std`, no allocation, no system call. Receives plain values, gives verdicts and table layouts.
-//! Nothing here may know of a kernel, a file or a clock; [`decide`] is the only place where a verdict is made.
+//! Nothing here may know of a kernel, a file or a clock; [`decide()`] is the only place where a verdict is made.
 #![no_std]
 
 pub mod address;

@@ -42,6 +42,7 @@ struct Storage(UnsafeCell<bpf_map_def>);
 unsafe impl Sync for Storage {}
 
 impl Storage {
+    #[expect(clippy::cast_possible_truncation, reason = "sizes of a few bytes; a const fn has no TryFrom")]
     const fn new<V>(type_: u32) -> Self {
         Self(UnsafeCell::new(bpf_map_def {
             type_,
@@ -111,7 +112,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn port(&self, slot: u32, set: u32, transport: Transport, port: u16) -> Option<PortRule> {
         let data = PortKey { slot, set, transport: transport as u8, pad: 0, port: port.to_be_bytes() };
-        PORTS.get(&Key::new(PortKey::EXACT_BITS + 16, data)).copied()
+        PORTS.get(Key::new(PortKey::EXACT_BITS + 16, data)).copied()
     }
 
     #[inline(always)]

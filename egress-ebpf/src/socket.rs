@@ -63,7 +63,6 @@ pub(crate) fn used_by_current(tag: *mut Tag) {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half was shifted down")]
 const fn high(pair: u64) -> u32 {
     (pair >> 32) as u32
 }

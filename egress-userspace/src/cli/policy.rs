@@ -49,7 +49,7 @@ pub(super) struct Check {
 pub(super) struct Explain {
     /// Policy file.
     file: PathBuf,
-    /// Destinations: host:port, ip:port or [v6]:port, each with /udp for UDP.
+    /// Destinations: host:port, ip:port or `[v6]:port`, each with /udp for UDP.
     #[arg(required = true)]
     destinations: Vec<Destination>,
     /// Rules added as by `egress run --allow`.

@@ -48,7 +48,7 @@ pub(super) struct Run {
     /// Policy file. Without one nothing is allowed but what --allow says.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Allow one more destination: host:port, ip:port, [v6]:port or network:port, each with /udp for UDP.
+    /// Allow one more destination: host:port, ip:port, `[v6]:port` or network:port, each with /udp for UDP.
     #[arg(long, value_name = "HOST:PORT")]
     allow: Vec<String>,
     /// Refuse nothing; report what would have been refused.
