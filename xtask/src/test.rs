@@ -82,14 +82,13 @@ fn follow(cmd: &mut Command, tally: &mut Tally) -> Result<bool> {
 }
 
 impl Tally {
-    /// Adds a summary line of cargo's test harness (`test result: …`) or of nextest (`Summary […]`).
+    /// Adds a summary line of cargo's test harness (`test result: …`) or of nextest (`Summary […] N tests run: …`).
+    ///
+    /// Nextest repeats the harness's lines of failed tests, indented: those are in its summary too.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) =
-            ["test result: ", "tests run: ", "test run: "].iter().find_map(|key| line.split_once(key))
-        else {
-            return;
-        };
-        let counts = counts.trim_start_matches("ok. ").trim_start_matches("FAILED. ");
+        let harness = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "));
+        let nextest = line.trim_start().strip_prefix("Summary [").and_then(|rest| rest.split_once("run: "));
+        let Some((_, counts)) = harness.or(nextest) else { return };
         for part in counts.split([';', ',']) {
             let mut words = part.split_whitespace();
             let (Some(Ok(number)), Some(kind)) = (words.next().map(str::parse::<usize>), words.next()) else {
@@ -111,7 +110,7 @@ impl Tally {
 mod tests {
     use super::Tally;
 
-    /// Seen to fail with `failed` counted as `passed`.
+    /// Seen to fail with indented lines counted too, and with `failed` counted as `passed`.
     #[test]
     fn both_harnesses_are_counted() {
         let mut tally = Tally::default();
@@ -120,6 +119,7 @@ mod tests {
         );
         tally.add("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s");
         tally.add("     Summary [   0.1s] 9 tests run: 5 passed, 3 failed, 1 timed out, 4 skipped");
+        tally.add("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 6 filtered out; finished in 8s");
         tally.add("test policy::tests::result ... ok");
         assert_eq!(tally, Tally { passed: 10, failed: 5, ignored: 1 });
     }
