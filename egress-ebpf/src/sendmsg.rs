@@ -36,7 +36,12 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
     let mut repeated = false;
     if !tag.is_null() {
         socket::used_by_current(tag);
-        repeated = decision.passes() && note_sent(tag, &scope, &flow);
+        if decision.passes() {
+            repeated = note_sent(tag, &scope, &flow);
+        } else {
+            // Another program may undo the denial: the datagram must not then pass as the peer's.
+            socket::disapprove(tag);
+        }
     }
     if repeated && matches!(decision.verdict, Verdict::Allow) {
         count(Hook::Sendmsg, decision);

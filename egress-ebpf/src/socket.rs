@@ -115,7 +115,7 @@ pub(crate) fn words_to_address(words: [u32; 4]) -> Address {
     Address(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
 }
 
-/// Notes that a datagram socket has a peer that was not approved.
+/// Notes that a datagram socket has, or sent to, a peer that was not approved.
 #[inline(always)]
 pub(crate) fn disapprove(tag: *mut Tag) {
     // SAFETY: callers pass the non-null pointer that the kernel gave.
