@@ -34,7 +34,7 @@ fn perform(entry: &squeue::Entry, polled: bool) -> Done {
     let mut ring = builder.build(4).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     // SAFETY: what the entry points to outlives the wait below.
     unsafe { ring.submission().push(entry) }.map_err(|_| libc::EBUSY)?;
-    let patience = Timespec::new().nsec(700_000_000);
+    let patience = Timespec::new().nsec(300_000_000);
     let wait = SubmitArgs::new().timespec(&patience);
     ring.submitter().submit_with_args(1, &wait).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     match ring.completion().next().map(|done: cqueue::Entry| done.result()) {

@@ -9,7 +9,7 @@ use std::{
 use crate::steps::Done;
 
 /// Nothing here waits longer.
-const PATIENCE_MS: i64 = 700;
+const PATIENCE_MS: i64 = 300;
 
 /// A socket whose calls end within [`PATIENCE_MS`].
 #[derive(Debug)]

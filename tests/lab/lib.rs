@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod cases;
 pub mod cgroup;
+pub mod foreign;
 pub mod judge;
 pub mod namespace;
 pub mod network;

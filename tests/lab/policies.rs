@@ -1,33 +1,36 @@
-//! scratch
-use crate::network::address::*;
-use egress::compile::*;
-use egress_common::*;
-use std::net::IpAddr;
-/// scratch
+//! Policies as people write them, read and compiled by the library itself.
+
+use std::{io::Write as _, net::IpAddr};
+
+use egress::{compile, compile::Compiled, policy};
+
+/// The lab's usual policy: port 443 of the two allowed addresses, over TCP and UDP.
+pub const LAB: &str = "version: 1
+name: lab
+allow:
+  - { cidr: 203.0.113.10/32, protocol: any }
+  - { cidr: 2001:db8:10::10/128, protocol: any }
+";
+
+/// The lab's usual policy.
 pub fn lab() -> Compiled {
-    let mut c = Compiled::default();
-    for (i, ip) in [IpAddr::V4(GOOD4), IpAddr::V6(GOOD6)].into_iter().enumerate() {
-        let id = i as u32 + 1;
-        c.rules.push(RuleInfo { origin: Origin::CommandLine("x".into()), text: "x".into() });
-        c.networks.insert((ip.into(), 128), Network { set: id, class: 0, pad: [0; 3] });
-        for t in [6, 17] {
-            c.ports.insert((id, t, 443, 16), PortRule { rule: id, allow: 1, pad: [0; 3] });
-        }
-    }
-    let mut special = |ip: &str, bits: u8, class: Class| {
-        let ip: IpAddr = ip.parse().unwrap();
-        let bits = if ip.is_ipv4() { 96 + bits } else { bits };
-        c.networks.insert((ip.into(), bits), Network { set: 0, class: class as u8, pad: [0; 3] });
-    };
-    special("127.0.0.0", 8, Class::Loopback);
-    special("0.0.0.0", 8, Class::Loopback);
-    special("::1", 128, Class::Loopback);
-    special("::", 128, Class::Loopback);
-    special("169.254.0.0", 16, Class::LinkLocal);
-    special("169.254.169.254", 32, Class::Metadata);
-    special("fe80::", 10, Class::LinkLocal);
-    special("224.0.0.0", 4, Class::Multicast);
-    special("ff00::", 8, Class::Multicast);
-    special("240.0.0.0", 4, Class::Broadcast);
-    c
+    compiled(LAB)
+}
+
+/// Compiles a policy without resolvers.
+pub fn compiled(text: &str) -> Compiled {
+    compiled_for(text, &[])
+}
+
+/// Compiles a policy whose scope may ask these resolvers.
+pub fn compiled_for(text: &str, resolvers: &[IpAddr]) -> Compiled {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("write the policy");
+    let policy = policy::load(file.path(), &[]).unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+    compile::compile(&policy, resolvers)
+}
+
+/// The lab's policy with these lines after it.
+pub fn lab_and(lines: &str) -> Compiled {
+    compiled(&format!("{LAB}{lines}"))
 }

@@ -1,0 +1,387 @@
+//! What a scope makes of a policy: closed, audit, special addresses, loopback, expiry, translation, foreign programs.
+
+use std::{net::IpAddr, process::Command};
+
+use egress::{compile::Compiled, enforce::KernelProgram, scope::enforced::SLOT};
+use egress_common::{Address, Hook, Reason, Verdict};
+use egress_tests::{
+    Attempt, Case, Lab, Proof,
+    cases::{Honest, Told, allowed, case, denied, honest},
+    foreign::Foreign,
+    judge,
+    network::address::{BAD4, GOOD4},
+    policies, rows,
+    scope::{Scope, told},
+};
+
+const EPERM: i32 = libc::EPERM;
+
+fn to(address: &str) -> Proof {
+    Proof::To(address.parse().expect("an address"))
+}
+
+/// Which attempts a policy lets out, judged on the wire, with the reason told for each that it does not.
+fn outcomes(compiled: &Compiled, attempts: &[&str]) -> Vec<(String, Option<Reason>)> {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(compiled).expect("a scope");
+    let outcome = |to: &&str| {
+        let kind = if to.starts_with('[') { "socket inet6 dgram" } else { "socket inet dgram" };
+        let send = format!("sendto {to} mark-of-{to}");
+        lab.forget();
+        let steps = [kind, "option 1 6 01000000", &send];
+        let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+        let out = lab.frames().iter().any(|frame| frame.carries(&format!("mark-of-{to}")));
+        let [event] = events.as_slice() else { panic!("{to}: {} events, {outcome:?}", events.len()) };
+        let (verdict, _, reason) = told(event);
+        assert_eq!(
+            out,
+            verdict == Verdict::Allow,
+            "{to}: told {verdict:?}, but on the wire: {out}; {outcome:?}"
+        );
+        assert_eq!(outcome.failure().is_none(), out, "{to}: {outcome:?}");
+        ((*to).to_owned(), (!out).then_some(reason))
+    };
+    attempts.iter().map(outcome).collect()
+}
+
+fn expect(compiled: &Compiled, expected: &[(&str, Option<Reason>)]) {
+    let attempts: Vec<&str> = expected.iter().map(|(to, _)| *to).collect();
+    let expected: Vec<_> = expected.iter().map(|(to, reason)| ((*to).to_owned(), *reason)).collect();
+    assert_eq!(outcomes(compiled, &attempts), expected);
+}
+
+#[test]
+fn without_a_policy_everything_is_refused() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::closed(&KernelProgram::ALL).expect("a scope");
+    let cases = [rows::CONNECT_ROWS, rows::SENDMSG_ROWS, rows::CREATE_ROWS, rows::PACKET_ROWS].concat();
+    let mut wrong = Vec::new();
+    for case in cases {
+        let found = judge::perform(&case, &mut scope, &lab).expect("the attempt is made");
+        let other = found
+            .told
+            .iter()
+            .find(|(verdict, _, reason)| (*verdict, *reason) != (Verdict::Deny, Reason::NoPolicy));
+        if found.got_out || other.is_some() || found.told.is_empty() {
+            wrong.push(format!("{}: {found:?}", case.name));
+        }
+    }
+    for case in rows::HONEST_ROWS.iter().filter(|case| !case.arrives.is_empty()) {
+        lab.forget();
+        let (outcome, _) = scope.run(&lab, &Attempt::new(case.steps)).expect("the attempt is made");
+        if outcome.failure().is_none() || lab.frames().iter().any(|frame| frame.carries(case.arrives)) {
+            wrong.push(format!("{}: {outcome:?}", case.name));
+        }
+    }
+    judge::report(wrong.into_iter());
+}
+
+#[test]
+fn audit_reports_and_lets_pass() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(&policies::lab_and("mode: audit\n")).expect("a scope");
+    let cases = [rows::CONNECT_ROWS, rows::SENDMSG_ROWS, rows::CREATE_ROWS, rows::PACKET_ROWS].concat();
+    let mut wrong = Vec::new();
+    for case in cases {
+        let found = judge::perform(&case, &mut scope, &lab).expect("the attempt is made");
+        let audited = found.told.iter().any(|(verdict, ..)| *verdict == Verdict::Audit);
+        if !found.got_out || !audited || found.told.iter().any(|(verdict, ..)| *verdict == Verdict::Deny) {
+            wrong.push(format!("{}: {found:?}", case.name));
+        }
+    }
+    judge::report(wrong.into_iter());
+}
+
+#[test]
+fn an_empty_list_allows_nothing() {
+    let empty = policies::compiled("version: 1\nname: none\nallow: []\n");
+    expect(
+        &empty,
+        &[
+            ("203.0.113.10:443", Some(Reason::NoRule)),
+            ("[2001:db8:10::10]:443", Some(Reason::NoRule)),
+            ("[::ffff:203.0.113.10]:443", Some(Reason::NoRule)),
+            ("127.0.0.1:443", Some(Reason::Loopback)),
+        ],
+    );
+}
+
+#[test]
+fn a_deny_rule_beats_every_allow_rule() {
+    let policy = policies::compiled(
+        "version: 1\nname: p\nallow:\n  - { cidr: 203.0.113.0/24, ports: [443], protocol: udp }\n  \
+         - { cidr: 203.0.112.0/23, ports: [443], protocol: udp }\ndeny:\n  - { cidr: 203.0.113.64/26 }\n",
+    );
+    expect(
+        &policy,
+        &[
+            ("203.0.113.63:443", None),
+            ("203.0.113.64:443", Some(Reason::DenyRule)),
+            ("203.0.113.66:443", Some(Reason::DenyRule)),
+            ("203.0.113.127:443", Some(Reason::DenyRule)),
+            ("203.0.113.128:443", None),
+            ("[::ffff:203.0.113.66]:443", Some(Reason::DenyRule)),
+            ("[64:ff9b::203.0.113.66]:443", Some(Reason::DenyRule)),
+            ("[64:ff9b::203.0.113.63]:443", None),
+        ],
+    );
+}
+
+const SPECIAL: [(&str, Reason); 14] = [
+    ("169.254.169.254:80", Reason::Metadata),
+    ("[::ffff:169.254.169.254]:80", Reason::Metadata),
+    ("[64:ff9b::169.254.169.254]:80", Reason::Metadata),
+    ("[2002:a9fe:a9fe::1]:80", Reason::Metadata),
+    // The client's address in a Teredo address has every bit inverted.
+    ("[2001:0:4136:e378:8000:63bf:5601:5601]:80", Reason::Metadata),
+    ("[fd00:ec2::254]:80", Reason::Metadata),
+    ("169.254.7.7:80", Reason::LinkLocal),
+    ("[fe80::66%2]:80", Reason::LinkLocal),
+    ("224.0.0.251:80", Reason::Multicast),
+    ("239.255.255.250:80", Reason::Multicast),
+    ("[ff02::fb%2]:80", Reason::Multicast),
+    ("255.255.255.255:80", Reason::Broadcast),
+    ("127.0.0.1:80", Reason::Loopback),
+    ("[::1]:80", Reason::Loopback),
+];
+
+#[test]
+fn special_addresses_stay_closed_though_everything_is_allowed() {
+    let all = policies::compiled(
+        "version: 1\nname: all\nallow:\n  - { cidr: 0.0.0.0/0, ports: [80], protocol: udp }\n  \
+         - { cidr: '::/0', ports: [80], protocol: udp }\n",
+    );
+    let mut expected: Vec<_> = SPECIAL.iter().map(|(to, reason)| (*to, Some(*reason))).collect();
+    expected.extend([("203.0.113.66:80", None), ("[2001:db8:66::66]:80", None), ("198.51.100.1:80", None)]);
+    expect(&all, &expected);
+}
+
+#[test]
+fn a_rule_of_their_own_opens_special_addresses() {
+    let opened = policies::compiled(
+        "version: 1\nname: special\nallow:\n  - { cidr: 169.254.169.254/32, ports: [80], protocol: udp }\n  \
+         - { cidr: 169.254.7.0/24, ports: [80], protocol: udp }\n  \
+         - { cidr: 'fe80::/64', ports: [80], protocol: udp }\n  \
+         - { cidr: 239.255.255.250/32, ports: [80], protocol: udp }\n  \
+         - { cidr: 255.255.255.255/32, ports: [80], protocol: udp }\n",
+    );
+    expect(
+        &opened,
+        &[
+            ("169.254.169.254:80", None),
+            ("169.254.169.253:80", Some(Reason::LinkLocal)),
+            ("169.254.7.7:80", None),
+            ("169.254.8.7:80", Some(Reason::LinkLocal)),
+            ("[fe80::66%2]:80", None),
+            ("239.255.255.250:80", None),
+            ("239.255.255.251:80", Some(Reason::Multicast)),
+            ("255.255.255.255:80", None),
+        ],
+    );
+}
+
+/// A permit as a name's answer writes it, already or not yet over.
+fn permit(scope: &Scope, compiled: &Compiled, address: IpAddr, expires: u64) {
+    let table = scope.enforced.engine.permits().expect("the table of permits");
+    for (key, permit) in compiled.hosts[0].permits(SLOT, Address::from(address), expires) {
+        table.write(&key, &permit).expect("write a permit");
+    }
+}
+
+#[test]
+fn a_permit_ends_by_the_kernels_own_clock() {
+    let lab = Lab::new().expect("the lab");
+    let compiled = policies::compiled(
+        "version: 1\nname: names\nallow:\n  - { host: api.example, ports: [443], protocol: any }\n",
+    );
+    let mut scope = Scope::open(&compiled).expect("a scope");
+    let connect = ["socket inet stream", "connect 203.0.113.10:443"];
+    let attempt = |scope: &mut Scope| {
+        lab.forget();
+        let (outcome, events) = scope.run(&lab, &Attempt::new(&connect)).expect("the attempt is made");
+        let out = Proof::To(IpAddr::V4(GOOD4)).in_frames(&lab.frames());
+        (outcome.failure().map(|(_, errno)| errno), events.iter().map(told).collect::<Vec<_>>(), out)
+    };
+    let refused = |reason| (Some(EPERM), vec![denied(Hook::Connect, reason)], false);
+    assert_eq!(attempt(&mut scope), refused(Reason::NoRule));
+    permit(&scope, &compiled, GOOD4.into(), u64::MAX);
+    assert_eq!(attempt(&mut scope), (None, vec![(Verdict::Allow, Hook::Connect, Reason::Permit)], true));
+    permit(&scope, &compiled, GOOD4.into(), 1);
+    assert_eq!(attempt(&mut scope), refused(Reason::Expired));
+}
+
+#[test]
+fn a_live_flow_outlasts_its_permit() {
+    let lab = Lab::new().expect("the lab");
+    let compiled = policies::compiled(
+        "version: 1\nname: names\nallow:\n  - { host: api.example, ports: [443], protocol: any }\n",
+    );
+    let mut scope = Scope::open(&compiled).expect("a scope");
+    permit(&scope, &compiled, GOOD4.into(), u64::MAX);
+    let steps =
+        ["socket inet stream", "connect 203.0.113.10:443", "sleep 300", "send late-but-approved", "receive"];
+    let mut command = Attempt::new(&steps).command(&lab);
+    scope.place(&mut command).expect("the scope is there");
+    let child = command.spawn().expect("start the attempt");
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    permit(&scope, &compiled, GOOD4.into(), 1);
+    let output = child.wait_with_output().expect("the attempt ends");
+    assert!(lab.frames().iter().any(|frame| frame.carries("late-but-approved")), "{output:?}");
+    assert!(scope.events().iter().all(|event| told(event).0 == Verdict::Allow));
+}
+
+fn loopback(setting: &str) -> Compiled {
+    policies::lab_and(&format!("loopback: {setting}\n"))
+}
+
+/// Talks to a listener inside the scope over the given address and port; the last step's outcome.
+fn inside(compiled: &Compiled, address: &str) -> (Option<i32>, Vec<Told>) {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(compiled).expect("a scope");
+    let family = if address.starts_with('[') { "inet6" } else { "inet" };
+    let socket = format!("socket {family} stream");
+    let bind = format!("bind {address}");
+    let listen = [socket.as_str(), bind.as_str(), "listen", "accept", "send hello", "receive"];
+    let mut listener = Attempt::new(&listen).command(&lab);
+    scope.place(&mut listener).expect("the scope is there");
+    let listener = listener.spawn().expect("start the listener");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let connect = format!("connect {address}");
+    let steps = [socket.as_str(), connect.as_str(), "receive", "send hello"];
+    let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+    listener.wait_with_output().expect("the listener ends");
+    (outcome.failure().map(|(_, errno)| errno), events.iter().map(told).collect())
+}
+
+#[test]
+fn loopback_is_closed_unless_opened() {
+    let refused = (Some(EPERM), vec![denied(Hook::Connect, Reason::Loopback)]);
+    assert_eq!(inside(&policies::lab(), "127.0.0.1:8080"), refused, "not set");
+    assert_eq!(inside(&loopback("none"), "127.0.0.1:8080"), refused, "none");
+    assert_eq!(inside(&loopback("none"), "[::1]:8080"), refused, "none");
+    assert_eq!(inside(&loopback("[8081]"), "127.0.0.1:8080"), refused, "another port");
+}
+
+#[test]
+fn opened_loopback_works_both_ways() {
+    let passed = (None, vec![allowed(Hook::Connect)]);
+    for setting in ["any", "[8080]", "[9000, 8080]"] {
+        for address in ["127.0.0.1:8080", "[::1]:8080", "127.9.8.7:8080"] {
+            assert_eq!(inside(&loopback(setting), address), passed, "{setting} {address}");
+        }
+    }
+}
+
+/// The backend that a virtual address stands for is not in the policy; the flow was approved under the address that
+/// the program used.
+#[test]
+fn a_permitted_address_may_be_translated() {
+    let lab = Lab::new().expect("the lab");
+    let rules = format!(
+        "table ip nat {{ chain output {{ type nat hook output priority -100; \
+         ip daddr {GOOD4} dnat to {BAD4}; }}; }}\n"
+    );
+    let mut nft = Command::new("nft");
+    nft.arg(&rules);
+    let output = lab.agent.place(&mut nft).output().expect("run nft (package nftables)");
+    assert!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    let mut scope = Scope::open(&policies::lab()).expect("a scope");
+    const PASSING: [Honest; 2] = [
+        honest(
+            "TCP",
+            &["socket inet stream", "connect 203.0.113.10:443", "send translated-tcp", "receive"],
+            "translated-tcp",
+            &[allowed(Hook::Connect)],
+        ),
+        honest(
+            "connected UDP",
+            &["socket inet dgram", "connect 203.0.113.10:443", "send translated-udp", "receive"],
+            "translated-udp",
+            &[allowed(Hook::Packet)],
+        ),
+    ];
+    judge::report(PASSING.iter().filter_map(|case| judge::passes(case, &mut scope, &lab).err()));
+    const DIRECT: [Case; 2] = [
+        case(
+            "the backend itself",
+            &["socket inet stream", "connect 203.0.113.66:443"],
+            Proof::To(IpAddr::V4(BAD4)),
+            ("connect", EPERM),
+            &[denied(Hook::Connect, Reason::NoRule)],
+        ),
+        case(
+            "the backend by datagrams",
+            &["socket inet dgram", "connect 203.0.113.66:443", "send leak"],
+            Proof::To(IpAddr::V4(BAD4)),
+            ("send", EPERM),
+            &[denied(Hook::Packet, Reason::NoRule)],
+        ),
+    ];
+    judge::report(DIRECT.iter().filter_map(|case| judge::refused(case, &mut scope, &lab).err()));
+}
+
+/// Replies are packets like any other: who connects in from outside gets none.
+#[test]
+fn nothing_goes_out_to_who_connects_in() {
+    for enforced in [false, true] {
+        let lab = Lab::new().expect("the lab");
+        let scope = Scope::open(&policies::lab()).expect("a scope");
+        let steps = ["socket inet stream", "bind 192.0.2.2:7777", "listen", "?accept", "?send leak-inbound"];
+        let mut listener = Attempt::new(&steps).command(&lab);
+        if enforced {
+            scope.place(&mut listener).expect("the scope is there");
+        }
+        let listener = listener.spawn().expect("start the listener");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let connected = lab.net.enter(|| {
+            std::net::TcpStream::connect_timeout(
+                &"192.0.2.2:7777".parse().expect("an address"),
+                std::time::Duration::from_millis(500),
+            )
+            .is_ok()
+        });
+        listener.wait_with_output().expect("the listener ends");
+        let out = lab.frames().iter().any(|frame| frame.ports.is_some_and(|(from, _)| from == 7777));
+        assert_eq!((connected, out), (!enforced, !enforced), "enforced: {enforced}");
+    }
+}
+
+/// A limit of the kernel, documented: a socket belongs for ever to the control group that it was made in.
+#[test]
+fn a_socket_from_before_escapes() {
+    let lab = Lab::new().expect("the lab");
+    let scope = Scope::open(&policies::lab()).expect("a scope");
+    let join = format!("join {}", scope.cgroup().path().display());
+    let steps = ["socket inet stream", join.as_str(), "connect 203.0.113.66:443"];
+    let outcome = Attempt::new(&steps).run(&lab, None).expect("the attempt is made");
+    assert_eq!(outcome.failure(), None);
+    assert!(to("203.0.113.66").in_frames(&lab.frames()));
+    // Made inside, it does not matter where its owner goes.
+    let leave = format!("join {}", scope.cgroup().path().parent().expect("a parent").display());
+    let steps = ["socket inet stream", leave.as_str(), "connect 203.0.113.66:443"];
+    let mut command = Attempt::new(&steps).command(&lab);
+    scope.place(&mut command).expect("the scope is there");
+    lab.forget();
+    let output = command.output().expect("the attempt is made");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("connect 1 "), "{output:?}");
+    assert!(!to("203.0.113.66").in_frames(&lab.frames()));
+}
+
+/// A program above ours, or later than ours, can turn a refusal of the address hooks into a success, but never that of
+/// the packet hook.
+#[test]
+fn an_undone_refusal_gets_nothing_out() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(&policies::lab()).expect("a scope");
+    let above = scope.cgroup().path().parent().expect("a parent").to_owned();
+    Foreign::UndoConnect4.attach(&above).expect("attach a foreign program");
+    Foreign::UndoSendmsg4.attach(&above).expect("attach a foreign program");
+    let cases = rows::CONNECT_ROWS.iter().chain(rows::SENDMSG_ROWS);
+    let mut undone = 0;
+    for case in cases {
+        let found = judge::perform(case, &mut scope, &lab).expect("the attempt is made");
+        assert!(!found.got_out, "{}: {found:?}", case.name);
+        undone += usize::from(found.told.iter().any(|(_, hook, _)| *hook == Hook::Packet));
+    }
+    assert!(undone > 10, "the foreign programs had no effect: {undone}");
+}
