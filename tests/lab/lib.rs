@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod network;
 pub mod policies;
 pub mod rows;
+pub mod run;
 pub mod scope;
 pub mod servers;
 pub mod sniffer;

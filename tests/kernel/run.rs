@@ -1,0 +1,507 @@
+//! `egress run`: exit codes, signals, terminal, identity, what the command may not do, and what is left behind.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use egress_tests::{
+    Cgroup, Lab, cgroup,
+    foreign::Foreign,
+    network::{address::BAD4, reached},
+    run::{Run, eventually},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const NOBODY: &str = "65534";
+const SOON: Duration = Duration::from_secs(5);
+
+fn lab() -> Lab {
+    Lab::new().expect("the lab")
+}
+
+/// Whether a run of this process id has left a control group, pins or a process behind.
+fn left_by(run: u32) -> Vec<String> {
+    let name = format!("run-{run}-");
+    let mut left = Vec::new();
+    for place in [cgroup::mount().expect("a mount").join("egress"), "/sys/fs/bpf/egress".into()] {
+        let entries = fs::read_dir(&place).into_iter().flatten().filter_map(Result::ok);
+        let names = entries.map(|entry| entry.path().display().to_string());
+        left.extend(names.filter(|path| path.contains(&name)));
+    }
+    left
+}
+
+#[test]
+fn the_exit_code_is_the_commands() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    for (command, code) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 7"], 7),
+        (&["sh", "-c", "exit 255"], 255),
+        (&["sh", "-c", "kill -TERM $$"], 143),
+        (&["sh", "-c", "kill -KILL $$"], 137),
+        (&["/etc/passwd"], 126),
+        (&["/nonexistent/program"], 127),
+        (&["no-such-program-anywhere"], 127),
+    ] {
+        let ended = run.run(command);
+        assert_eq!(ended.code(), code, "{command:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_keeps_the_command_from_running_has_a_code_of_its_own() {
+    let lab = lab();
+    let ended =
+        Run::with_policy(&lab, "version: 1\nname: p\nallow:\n  - { cidr: 10.0.0.1/8 }\n").run(&["true"]);
+    assert_eq!(ended.code(), 119, "{}", ended.stderr);
+    assert!(ended.stderr.contains("policy.yaml:4"), "{}", ended.stderr);
+    let ended = Run::new(&lab).option(&["--user", "no-such-user"]).run(&["true"]);
+    assert_eq!(ended.code(), 121, "{}", ended.stderr);
+    let run = Run::new(&lab);
+    let mut command = run.command(&["true"]);
+    // SAFETY: after the fork only system calls are made, and nothing is allocated.
+    unsafe { command.pre_exec(|| Ok(nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into())?)) };
+    fs::set_permissions(run.directory(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .expect("open it");
+    let ended = run.end_of(&mut command).expect("egress starts");
+    assert_eq!(ended.code(), 112, "{}", ended.stderr);
+    assert!(ended.stderr.contains("root"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_signal_reaches_the_command() {
+    let lab = lab();
+    for (signal, code) in [(Signal::SIGTERM, 9), (Signal::SIGINT, 8), (Signal::SIGHUP, 6)] {
+        let run = Run::new(&lab);
+        let script = "trap 'exit 9' TERM; trap 'exit 8' INT; trap 'exit 6' HUP; echo ready; \
+                      for i in $(seq 200); do sleep 0.05; done";
+        let mut child = run.command(&["sh", "-c", script]).spawn().expect("egress starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut line).expect("the command is ready");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("signal egress");
+        assert_eq!(child.wait().expect("egress ends").code(), Some(code), "{signal}");
+    }
+}
+
+/// A terminal and a process on it, as a shell would start it.
+struct Terminal {
+    master: fs::File,
+    child: std::process::Child,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        let pair = nix::pty::openpty(None, None).expect("a terminal");
+        let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("duplicate the terminal"));
+        command.stdin(slave(&pair.slave)).stdout(slave(&pair.slave)).stderr(slave(&pair.slave));
+        let lead = || {
+            nix::unistd::setsid()?;
+            // SAFETY: a number and no pointer: standard input becomes the controlling terminal.
+            if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        };
+        // SAFETY: after the fork only system calls are made, and nothing is allocated.
+        unsafe { command.pre_exec(lead) };
+        let child = command.spawn().expect("egress starts");
+        drop(command);
+        drop(pair.slave);
+        Self { master: fs::File::from(pair.master), child }
+    }
+
+    fn read_until(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        let mut buffer = [0; 4096];
+        while !seen.contains(text) {
+            match self.master.read(&mut buffer) {
+                Ok(length) if length > 0 => seen += &String::from_utf8_lossy(&buffer[..length]),
+                _ => panic!("{text:?} did not come: {seen:?}"),
+            }
+        }
+        seen
+    }
+}
+
+#[test]
+fn the_terminal_is_the_commands() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    // Counts interrupts: the terminal sends one to the whole group, and egress must not add its own.
+    let script = "test -t 0 && test -t 1 && echo it-is-a-tty; n=0; trap 'n=$((n+1))' INT; read line; \
+                  echo got:$line; sleep 0.3; echo interrupts:$n.";
+    let mut terminal = Terminal::start(run.command(&["sh", "-c", script]));
+    terminal.read_until("it-is-a-tty");
+    terminal.master.write_all(b"hello\n").expect("type");
+    terminal.read_until("got:hello");
+    terminal.master.write_all(b"\x03").expect("interrupt");
+    terminal.read_until("interrupts:1.");
+    assert_eq!(terminal.child.wait().expect("egress ends").code(), Some(0));
+}
+
+#[test]
+fn standard_input_passes_through() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let mut child = run.command(&["cat"]).stdin(Stdio::piped()).spawn().expect("egress starts");
+    child.stdin.take().expect("a pipe").write_all(b"through and through").expect("write");
+    let output = child.wait_with_output().expect("egress ends");
+    assert_eq!(output.stdout, b"through and through");
+}
+
+#[test]
+fn the_command_runs_as_who_called_sudo() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let mut command = run.command(&["sh", "-c", "id -u; id -g; id -G; echo sudo:$SUDO_UID"]);
+    command.env("SUDO_UID", NOBODY).env("SUDO_GID", "65534").env("SUDO_USER", "nobody");
+    let ended = run.end_of(&mut command).expect("egress runs");
+    assert_eq!(ended.stdout, "65534\n65534\n65534\nsudo:\n", "{}", ended.stderr);
+    let ended = run.run(&["id", "-u"]);
+    assert_eq!(ended.stdout, "0\n");
+    let ended = Run::new(&lab).option(&["--user", "nobody"]).run(&["id", "-u"]);
+    assert_eq!(ended.stdout, "65534\n");
+}
+
+fn status_field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a field of the status");
+    let value = line.rsplit('\t').next().expect("a value");
+    u64::from_str_radix(value, if name.starts_with("Cap") { 16 } else { 10 }).expect("a number")
+}
+
+#[test]
+fn the_command_has_lost_what_leads_out() {
+    // NET_ADMIN, NET_RAW, SYS_MODULE, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF, SYS_RAWIO, DAC_READ_SEARCH, MKNOD.
+    let leading_out: u64 = [12, 13, 16, 19, 21, 38, 39, 17, 2, 27].map(|bit| 1_u64 << bit).iter().sum();
+    let lab = lab();
+    for user in ["root", "nobody"] {
+        let ended = Run::new(&lab).option(&["--user", user]).run(&["cat", "/proc/self/status"]);
+        assert_eq!(status_field(&ended.stdout, "NoNewPrivs"), 1, "{user}");
+        for set in ["CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            assert_eq!(status_field(&ended.stdout, set) & leading_out, 0, "{set} of {user}");
+        }
+    }
+}
+
+#[test]
+fn the_command_inherits_no_descriptors() {
+    let lab = lab();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let run = Run::new(&lab);
+    let program = run.program();
+    let mut command = run.command(&[&program, "fds"]);
+    let descriptor = listener.as_raw_fd();
+    // SAFETY: after the fork only one system call is made, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::dup2(descriptor, 77) == 77 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        })
+    };
+    let ended = run.end_of(&mut command).expect("egress runs");
+    assert!(ended.stdout.starts_with("fds 0 "), "{} {}", ended.stdout, ended.stderr);
+}
+
+#[test]
+fn a_network_socket_as_standard_input_is_refused() {
+    let lab = lab();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let outside = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+    let run = Run::new(&lab);
+    let mut command = run.command(&["cat"]);
+    command.stdin(OwnedFd::from(outside));
+    let ended = run.end_of(&mut command).expect("egress starts");
+    assert_eq!(ended.code(), 125, "{}", ended.stderr);
+    assert!(ended.stderr.contains("standard input is a network socket"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_command_cannot_leave_its_cgroup() {
+    let lab = lab();
+    let mount = cgroup::mount().expect("a mount");
+    let join = format!("?join {}", mount.display());
+    let join_parent = format!("?join {}", mount.join("egress").display());
+    let make = format!("?write {}/cgroup.subtree_control +pids", mount.display());
+    let unpin = "?exists /sys/fs/bpf/egress";
+    let steps = [
+        join.as_str(),
+        join_parent.as_str(),
+        make.as_str(),
+        unpin,
+        "socket inet stream",
+        "connect 203.0.113.66:443",
+    ];
+    for user in ["root", "nobody"] {
+        lab.forget();
+        let ended = Run::new(&lab).option(&["--user", user]).attempt(&steps);
+        let failed: Vec<_> = ended.stdout.lines().map(|line| line.split(' ').nth(1) != Some("0")).collect();
+        assert_eq!(
+            failed,
+            [true, true, true, true, false, true],
+            "{user}: {} {}",
+            ended.stdout,
+            ended.stderr
+        );
+        assert!(!reached(&lab.frames(), BAD4.into()), "{user}");
+    }
+}
+
+/// Starts an attempt that sleeps, tries, sleeps, tries again; returns once it is inside.
+fn sleeper(run: &Run<'_>, steps: &[&str]) -> (std::process::Child, u32) {
+    let program = run.program();
+    let mut command = vec![program.as_str(), "sleep 1"];
+    command.extend(steps);
+    let mut child = run.command(&command).spawn().expect("egress starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("the command started");
+    let inside = contained_by(child.id());
+    (child, inside)
+}
+
+/// The process id of the command of the run of this process id.
+fn contained_by(run: u32) -> u32 {
+    let left = left_by(run);
+    let group = left.iter().find(|path| path.contains("cgroup")).expect("the run's control group");
+    let procs = fs::read_to_string(Path::new(group).join("cgroup.procs")).expect("its processes");
+    procs.trim().parse().expect("one process")
+}
+
+#[test]
+fn the_scope_outlives_its_supervisor() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let steps = [
+        "sleep 600",
+        "socket inet stream",
+        "?connect 203.0.113.66:443",
+        "?connect 203.0.113.10:443",
+        "sleep 200",
+    ];
+    let (mut child, _) = sleeper(&run, &steps);
+    let id = child.id();
+    kill(Pid::from_raw(id.cast_signed()), Signal::SIGKILL).expect("kill egress");
+    child.wait().expect("egress is dead");
+    assert!(!left_by(id).is_empty(), "the command still runs, so its scope must be there");
+    let mut rest = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut rest).expect("the command ends");
+    let errnos: Vec<_> = rest.lines().map(|line| line.split(' ').nth(1).unwrap_or("")).collect();
+    assert_eq!(errnos, ["0", "0", "1", "0", "0"], "{rest}");
+    let frames = lab.frames();
+    assert!(!reached(&frames, BAD4.into()), "something got out after the supervisor's death");
+    assert!(eventually(SOON, || left_by(id).is_empty()), "left behind: {:?}", left_by(id));
+}
+
+/// Process ids of the keepers whose parent was this run.
+fn keeper_of(run: u32) -> Option<u32> {
+    let entries = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let mut numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.starts_with("Name:\tegress-keeper\n") && status.contains(&format!("PPid:\t{run}\n"))
+    })
+}
+
+#[test]
+fn what_a_crash_leaves_is_cleaned_by_the_next_run() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let (mut child, inside) = sleeper(&run, &["sleep 5000"]);
+    let id = child.id();
+    let keeper = keeper_of(id).expect("a keeper");
+    for process in [id, keeper, inside] {
+        kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL).expect("kill it");
+    }
+    child.wait().expect("egress is dead");
+    assert!(!left_by(id).is_empty(), "nobody is there to tidy up");
+    // The killed command leaves its control group only once it has been reaped.
+    assert!(eventually(SOON, || {
+        run.run(&["true"]);
+        left_by(id).is_empty()
+    }));
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    for command in [&["true"][..], &["false"], &["/nonexistent"], &["sh", "-c", "kill -9 $$"]] {
+        let mut child = run.command(command).spawn().expect("egress starts");
+        let id = child.id();
+        child.wait().expect("egress ends");
+        assert!(left_by(id).is_empty(), "{command:?} left {:?}", left_by(id));
+        assert_eq!(keeper_of(id), None, "{command:?}");
+    }
+}
+
+/// What is still running in the scope when the command ends goes on, enforced, and the keeper tidies up after it.
+#[test]
+fn a_daemon_that_the_command_leaves_stays_enforced() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let program = run.program();
+    let script = format!(
+        "setsid {program} 'sleep 300' 'socket inet stream' '?connect 203.0.113.66:443' > {}/daemon 2>&1 < /dev/null &",
+        run.directory().display()
+    );
+    let mut child = run.command(&["sh", "-c", &script]).spawn().expect("egress starts");
+    let id = child.id();
+    assert!(child.wait().expect("egress ends").success());
+    assert!(eventually(SOON, || left_by(id).is_empty()), "left behind: {:?}", left_by(id));
+    let said = fs::read_to_string(run.directory().join("daemon")).expect("the daemon's output");
+    assert!(said.contains("connect 1 "), "{said}");
+    assert!(!reached(&lab.frames(), BAD4.into()));
+}
+
+#[test]
+fn a_denial_is_told_at_once() {
+    let lab = lab();
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let run = Run::new(&lab);
+        let program = run.program();
+        let mut command =
+            run.command(&[&program, "socket inet stream", "?connect 203.0.113.66:443", "sleep 800"]);
+        let mut child = command.spawn().expect("egress starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let line =
+            lines.map_while(Result::ok).find(|line| line.contains("DENY")).expect("a line for the denial");
+        let arrived = SystemTime::now();
+        for word in ["tcp", "203.0.113.66:443", "attempt[", "no-rule", "cidr: 203.0.113.66/32"] {
+            assert!(line.contains(word), "{word} is missing: {line}");
+        }
+        child.wait().expect("egress ends");
+        best = best.min(arrived.duration_since(time_of_denial(&run)).unwrap_or_default());
+    }
+    assert!(best < Duration::from_millis(100), "{best:?}");
+}
+
+fn time_of_denial(run: &Run<'_>) -> SystemTime {
+    let events = run.events();
+    let denial = events.iter().find(|event| event["verdict"] == "deny").expect("an event for the denial");
+    let time = denial["time"].as_str().expect("a time");
+    let output = Command::new("date").args(["-d", time, "+%s.%N"]).output().expect("run date");
+    let seconds: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("seconds");
+    SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
+}
+
+#[test]
+fn each_denial_is_one_event_and_the_summary_adds_up() {
+    let lab = lab();
+    let ended = Run::new(&lab).attempt(&[
+        "socket inet stream",
+        "?connect 203.0.113.66:443",
+        "connect 203.0.113.10:443",
+        "socket inet6 dgram",
+        "?sendto [2001:db8:66::66]:443 leak",
+        "?socket inet stream 262",
+    ]);
+    let hooks: Vec<_> = ended.denials().iter().map(|event| event["hook"].clone()).collect();
+    assert_eq!(hooks, ["connect", "sendmsg", "create"], "{}", ended.stderr);
+    assert_eq!(ended.summary("deny"), (3, [3, 0, 0]));
+    assert_eq!(ended.summary("allow"), (1, [1, 0, 0]));
+}
+
+#[test]
+fn audit_lets_pass_and_tells() {
+    let lab = lab();
+    let ended =
+        Run::new(&lab).option(&["--audit"]).attempt(&["socket inet stream", "connect 203.0.113.66:443"]);
+    assert_eq!(ended.summary("audit"), (1, [1, 0, 0]), "{}", ended.stderr);
+    assert!(ended.stderr.contains("AUDIT"), "{}", ended.stderr);
+    assert!(reached(&lab.frames(), BAD4.into()));
+}
+
+#[test]
+fn an_option_allows_one_more_destination() {
+    let lab = lab();
+    let steps = ["socket inet stream", "connect 203.0.113.66:443"];
+    let ended = Run::new(&lab).option(&["--allow", "203.0.113.66:443"]).attempt(&steps);
+    assert_eq!(ended.summary("allow"), (1, [1, 0, 0]), "{}", ended.stderr);
+    assert!(reached(&lab.frames(), BAD4.into()));
+}
+
+/// A run that sees only this control group as the root, and a BPF file system of its own.
+fn confined(run: &Run<'_>, root: &Cgroup, command: &[&str]) -> egress_tests::run::Ended {
+    use nix::mount::{MsFlags, mount};
+    let mut command = run.command(command);
+    let (root, place) = (root.path().to_owned(), cgroup::mount().expect("a mount"));
+    let none = None::<&str>;
+    let cover = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some(&root), &place, none, MsFlags::MS_BIND, none)?;
+        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none)?;
+        Ok(())
+    };
+    // SAFETY: the child allocates nothing that another thread could hold a lock for: paths were made before the fork
+    // and fit the library's buffer on the stack.
+    unsafe { command.pre_exec(cover) };
+    run.end_of(&mut command).expect("egress starts")
+}
+
+fn left_in(root: &Cgroup) -> Vec<String> {
+    let entries = fs::read_dir(root.path()).expect("the control group").filter_map(Result::ok);
+    let directories = entries.filter(|entry| entry.path().is_dir());
+    directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_foreign_program_that_refuses_ours_is_named() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    let run = Run::new(&lab);
+    let ended = confined(&run, &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (0, "it ran\n"), "control: {}", ended.stderr);
+    Foreign::Exclusive.attach(root.path()).expect("attach a foreign program");
+    let ended = confined(&run, &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (116, ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("a foreign eBPF program refuses ours"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("enforcing policy"), "{}", ended.stderr);
+    assert_eq!(left_in(&root), [""; 0]);
+}
+
+#[test]
+fn a_delegated_cgroup_is_refused() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    std::os::unix::fs::chown(root.path().join("cgroup.procs"), Some(65534), None).expect("delegate");
+    let ended = confined(&Run::new(&lab), &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (113, ""), "{}", ended.stderr);
+    assert_eq!(left_in(&root), [""; 0]);
+}
+
+/// The first instruction is covered: every start is an attempt that nobody outside has a moment before.
+#[test]
+fn the_first_instruction_is_covered() {
+    let lab = lab();
+    let starts: u64 = std::env::var("EGRESS_STARTS").map_or(200, |text| text.parse().expect("a number"));
+    let run = Run::new(&lab);
+    let program = run.program();
+    // Each is a program of its own, started inside; the first of them by egress itself.
+    let script = format!(
+        "i=1; while [ $i -le {starts} ]; do {program} 'socket inet stream' 'connect 203.0.113.66:443'; i=$((i+1)); done"
+    );
+    for round in 0..10 {
+        let ended = run.attempt(&["socket inet stream", "connect 203.0.113.66:443"]);
+        assert_eq!(ended.summary("deny"), (1, [1, 0, 0]), "start {round}: {}", ended.stderr);
+    }
+    let ended = run.run(&["sh", "-c", &script]);
+    let (attempts, fates) = ended.summary("deny");
+    assert_eq!(attempts, starts, "{}", ended.stderr);
+    assert_eq!(fates.iter().sum::<u64>(), starts);
+    assert!(!reached(&lab.frames(), BAD4.into()), "a first instruction got out");
+}

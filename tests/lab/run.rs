@@ -1,0 +1,159 @@
+//! Runs the `egress` binary itself, inside the lab, and reads what it wrote.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Lab, attempt, policies};
+
+/// One `egress run` to be.
+#[derive(Debug)]
+pub struct Run<'a> {
+    lab: &'a Lab,
+    directory: TempDir,
+    options: Vec<String>,
+}
+
+/// An `egress run` that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What the command wrote.
+    pub stdout: String,
+    /// What `egress` and the command wrote.
+    pub stderr: String,
+    /// The lines of the events file.
+    pub events: Vec<Value>,
+}
+
+impl Ended {
+    /// The exit code; -1 if a signal ended `egress`.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// The events of denials.
+    pub fn denials(&self) -> Vec<&Value> {
+        let denied = |event: &&Value| event["type"] == "attempt" && event["verdict"] == "deny";
+        self.events.iter().filter(denied).collect()
+    }
+
+    /// The summary's count of attempts of one verdict, and of their fates: emitted, suppressed, dropped.
+    pub fn summary(&self, verdict: &str) -> (u64, [u64; 3]) {
+        let summary = self.events.iter().find(|event| event["type"] == "summary").expect("a summary");
+        let rows = summary["verdicts"].as_array().expect("a list of verdicts");
+        let row = rows.iter().find(|row| row["verdict"] == verdict).expect("a row for the verdict");
+        let number = |key: &str| row[key].as_u64().expect("a number");
+        (number("attempts"), ["emitted", "suppressed", "dropped"].map(number))
+    }
+}
+
+/// The binary: `EGRESS_BIN`, or the one that was built beside the tests.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("EGRESS_BIN")
+        .map_or_else(|| attempt::program().with_file_name("egress"), PathBuf::from);
+    assert!(path.exists(), "{} is missing: build it with `cargo build -p egress`", path.display());
+    path
+}
+
+impl<'a> Run<'a> {
+    /// With the lab's policy.
+    pub fn new(lab: &'a Lab) -> Self {
+        Self::with_policy(lab, policies::LAB)
+    }
+
+    /// With a policy of its own.
+    pub fn with_policy(lab: &'a Lab, policy: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // Ordinary users run the contained program from here.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("open the directory");
+        fs::copy(attempt::program(), directory.path().join("attempt")).expect("copy the contained program");
+        fs::write(directory.path().join("policy.yaml"), policy).expect("write the policy");
+        Self { lab, directory, options: Vec::new() }
+    }
+
+    /// With one more option of `egress run`.
+    #[must_use]
+    pub fn option(mut self, words: &[&str]) -> Self {
+        self.options.extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The contained program, where every user can execute it.
+    pub fn program(&self) -> String {
+        self.directory.path().join("attempt").display().to_string()
+    }
+
+    /// `egress run … -- command`, on the agent's side, without the marks of a `sudo` around the tests.
+    pub fn command(&self, command: &[&str]) -> Command {
+        let mut egress = Command::new(binary());
+        egress.arg("run").arg("--policy").arg(self.directory.path().join("policy.yaml"));
+        egress.arg("--events").arg(self.events_file()).args(&self.options).arg("--").args(command);
+        egress.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
+            egress.env_remove(name);
+        }
+        self.lab.agent.place(&mut egress);
+        egress
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &[&str]) -> Ended {
+        self.end_of(&mut self.command(command)).expect("egress runs")
+    }
+
+    /// Runs steps of the contained program to their end.
+    pub fn attempt(&self, steps: &[&str]) -> Ended {
+        let program = self.program();
+        let mut command = vec![program.as_str()];
+        command.extend(steps);
+        self.run(&command)
+    }
+
+    /// Runs a prepared command to its end.
+    pub fn end_of(&self, command: &mut Command) -> Result<Ended> {
+        let output = command.output().context("start egress")?;
+        Ok(Ended {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            events: self.events(),
+        })
+    }
+
+    fn events_file(&self) -> PathBuf {
+        self.directory.path().join("events.json")
+    }
+
+    /// The lines of the events file so far.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.events_file()).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+}
+
+/// Waits until `holds`, at most for the given time; whether it came to hold.
+pub fn eventually(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
