@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod hosts;
 pub mod names;
+pub mod outcome;
 pub mod permit;
 pub mod resolver;
 pub mod special;

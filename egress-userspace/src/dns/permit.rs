@@ -12,8 +12,9 @@ use std::{
 
 use egress_common::{Address, Permit, PermitKey, names::covers};
 use thiserror::Error;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
+pub use super::outcome::Outcome;
 use super::{
     clock::{BootClock, Clock},
     normal,
@@ -37,6 +38,9 @@ const KEEP: Duration = Duration::from_secs(3600);
 /// Longest sleep of [`Permits::refresh`]: timers stand still while the machine sleeps, permits do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
+/// Lookups at a time: each has two sockets, of which a process may have 1,024, and a burst would overrun the server.
+const AT_ONCE: usize = 128;
+
 /// The table of permits, in the kernel or in memory.
 pub trait PermitTable {
     /// Adds or replaces an entry.
@@ -57,69 +61,6 @@ pub enum PermitError {
     Io(#[from] std::io::Error),
 }
 
-/// What came of one lookup of one name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// Its addresses are open.
-    Opened {
-        /// The name.
-        name: String,
-        /// The addresses that are open.
-        addresses: Vec<IpAddr>,
-        /// For how long the answer is good; the permits last a little longer.
-        ttl: Duration,
-        /// Why one address family is missing, if its question failed.
-        missing: Option<ResolveError>,
-    },
-    /// It could not be resolved.
-    Failed {
-        /// The name.
-        name: String,
-        /// Why.
-        error: ResolveError,
-        /// How long what an earlier answer opened stays open; zero if nothing is.
-        open_for: Duration,
-    },
-    /// It resolves to an address that a name may not open.
-    Refused {
-        /// The name.
-        name: String,
-        /// The address.
-        address: IpAddr,
-        /// Why.
-        why: &'static str,
-    },
-    /// The table had no room for it.
-    Full {
-        /// The name.
-        name: String,
-        /// How long what an earlier answer opened stays open; zero if nothing is.
-        open_for: Duration,
-    },
-    /// The table could not be written.
-    Unwritable {
-        /// The name.
-        name: String,
-        /// What the kernel said.
-        error: String,
-        /// How long what an earlier answer opened stays open; zero if nothing is.
-        open_for: Duration,
-    },
-}
-
-impl Outcome {
-    /// The name that it is about.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Opened { name, .. }
-            | Self::Failed { name, .. }
-            | Self::Refused { name, .. }
-            | Self::Full { name, .. }
-            | Self::Unwritable { name, .. } => name,
-        }
-    }
-}
-
 /// A name, the rules that allow it, and when it is to be looked up.
 #[derive(Debug)]
 struct Watched {
@@ -137,6 +78,7 @@ struct Watched {
 pub struct Permits<L = Resolver, C = BootClock> {
     slot: u32,
     lookup: Arc<L>,
+    gate: Arc<Semaphore>,
     clock: C,
     names: BTreeMap<String, Watched>,
     written: BTreeMap<PermitKey, Permit>,
@@ -163,7 +105,8 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
             let fresh = || Watched { rules: Vec::new(), due: 0, open_until: 0, failures: 0, asked: false };
             names.entry(name).or_insert_with(fresh).rules.push(rule.clone());
         }
-        Self { slot, lookup, clock, names, written: BTreeMap::new(), running: JoinSet::new() }
+        let gate = Arc::new(Semaphore::new(AT_ONCE));
+        Self { slot, lookup, gate, clock, names, written: BTreeMap::new(), running: JoinSet::new() }
     }
 
     /// Looks every name up at once and writes the permits; a name that is not resolved within the bound has failed
@@ -239,8 +182,10 @@ impl<L: Lookup, C: Clock> Permits<L, C> {
         if let Some(watched) = self.names.get_mut(&name) {
             watched.asked = true;
         }
-        let lookup = Arc::clone(&self.lookup);
+        let (lookup, gate) = (Arc::clone(&self.lookup), Arc::clone(&self.gate));
         self.running.spawn(async move {
+            // Never closed, so always passed in the end.
+            let _passed = gate.acquire().await;
             let answer = lookup.lookup(&name).await;
             (name, answer)
         });

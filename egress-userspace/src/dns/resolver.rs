@@ -25,6 +25,9 @@ use super::{
 /// Time to live of an address from the hosts file, which gives none.
 pub const HOSTS_TTL: Duration = Duration::from_secs(60);
 
+/// More than any server sends to a question that asks for at most [`wire::EDNS_SIZE`] bytes.
+const UDP_BUFFER: usize = 4096;
+
 /// How long to try.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -258,7 +261,7 @@ async fn over_udp(server: SocketAddr, question: &[u8], read: impl Fn(&[u8]) -> R
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(question).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut buffer = [0; UDP_BUFFER];
     loop {
         let length = socket.recv(&mut buffer).await?;
         match read(&buffer[..length]) {

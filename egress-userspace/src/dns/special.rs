@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn ranges_end_where_they_end() {
-        // Mutations seen to fail here: 198.18/15 as /16; 240/4 as 241; `judged` left out.
+        // Mutation seen to fail here: 198.18/15 taken as /16.
         for (address, plain, private) in [
             ("203.0.113.1", false, false),
             ("2001:db8::1", false, false),
@@ -132,7 +132,16 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_network_names_the_reason() {
+        // Mutation seen to fail here: the widest network taken.
+        let why = |address: &str| refusal(address.parse().unwrap(), true).unwrap();
+        assert!(why("169.254.169.254").contains("metadata"));
+        assert!(why("169.254.169.253").contains("link-local"));
+    }
+
+    #[test]
     fn an_embedded_address_is_judged_by_what_is_inside() {
+        // Mutation seen to fail here: `judged` left out.
         for (address, plain, private) in [
             ("::ffff:169.254.169.254", true, true),
             ("64:ff9b::a9fe:a9fe", true, true),

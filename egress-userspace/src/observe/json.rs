@@ -1,8 +1,5 @@
-//! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`.
-//!
-//! Every object has `v` (the schema's version, 1), `type` and `time` (RFC 3339, UTC). Types: `start` once, then
-//! `names` and `attempt` as they come, `summary` last. Within a version fields are only added. What is not known is
-//! `null`, never left out. The text is ASCII: anything else is escaped, so that it is safe to print.
+//! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`: `start` once, then `names` and
+//! `attempt` as they come, `summary` last.
 
 use std::{
     io::{self, Write},
@@ -15,7 +12,9 @@ use serde_json::ser::Formatter;
 use super::{record::Record, sink::Lines, summary::Summary, time::rfc3339};
 use crate::dns::permit::Outcome;
 
-/// Version of the schema.
+/// Version of the schema, the field `v`. Within a version fields are only added. Every object has `v`, `type` and
+/// `time` (RFC 3339, UTC); what is not known is `null`, never left out. The text is ASCII, anything else is escaped, so
+/// that it is safe to print.
 pub const VERSION: u32 = 1;
 
 /// The schema itself.

@@ -64,6 +64,8 @@ impl PermitTable for FakeTable {
 struct FakeLookup {
     answers: Mutex<BTreeMap<String, Result<Answer, ResolveError>>>,
     asked: Mutex<Vec<String>>,
+    /// Lookups that are under way, and the most that were.
+    busy: Mutex<(usize, usize)>,
 }
 
 impl FakeLookup {
@@ -95,6 +97,13 @@ impl FakeLookup {
 impl Lookup for FakeLookup {
     async fn lookup(&self, name: &str) -> Result<Answer, ResolveError> {
         self.asked.lock().unwrap().push(name.to_owned());
+        {
+            let mut busy = self.busy.lock().unwrap();
+            busy.0 += 1;
+            busy.1 = busy.1.max(busy.0);
+        }
+        tokio::task::yield_now().await;
+        self.busy.lock().unwrap().0 -= 1;
         let answer = self.lock().get(name).cloned();
         match answer {
             Some(answer) => answer,
@@ -392,6 +401,18 @@ async fn dropping_a_refresh_half_way_loses_nothing() {
     assert_eq!(world.permits.running.len(), 1);
     assert!(matches!(world.refresh().await[..], [Outcome::Opened { .. }]));
     assert_eq!(world.lookup.asked(), ["a.example"]);
+}
+
+#[tokio::test]
+async fn many_names_are_resolved_in_turns() {
+    // Mutation seen to fail here: the gate left out.
+    let names: Vec<String> = (0..1000).map(|n| format!("n{n}.example")).collect();
+    let mut world = world(names.iter().map(|name| host(1, name, &[(443, 443)], false)).collect(), &[]);
+    names.iter().for_each(|name| world.lookup.set(name, &[("192.0.2.1", 60)]));
+    let outcomes = world.permits.resolve_all(&mut world.table, Duration::from_secs(30)).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Opened { .. })));
+    assert_eq!((outcomes.len(), world.lookup.asked().len()), (1000, 1000));
+    assert_eq!(world.lookup.busy.lock().unwrap().1, AT_ONCE);
 }
 
 #[tokio::test]
