@@ -165,7 +165,7 @@ fn remedied(policy: &Policy, line: &str) -> Policy {
 proptest! {
     #![proptest_config(config())]
 
-    /// Mutations seen to fail here: transports left out when printing; a deny rule for all ports printed as `[0-65535]`.
+    /// Mutations seen to fail here: UDP left out when printing; a deny rule for all ports printed as `[0-65535]`.
     #[test]
     fn printing_and_loading_is_the_identity(policy in support::policy()) {
         match loaded(&policy.to_yaml().unwrap()) {
@@ -174,7 +174,7 @@ proptest! {
         }
     }
 
-    /// A mutation seen to fail here: the IPv6 address of a remedy without quotes where it begins with a colon.
+    /// Mutations seen to fail here: the outer address of a NAT64 destination in the line; UDP left out of it.
     #[test]
     fn a_remedy_opens_what_it_is_given_for(policy in support::policy(), at in 0..destinations().len()) {
         let flow = Flow { local_port: 0, ..destinations()[at] };

@@ -1,6 +1,8 @@
 //! Rules that can never match: receives the located rules of a policy, writes down those that a deny rule of the same
 //! file covers whole. An allow rule of another file may be overruled on purpose.
 
+use std::sync::Arc;
+
 use egress_common::{Transport, names};
 use ipnet::IpNet;
 
@@ -25,7 +27,8 @@ pub(super) fn impossible_rules(rules: &[Located], problems: &mut Vec<Problem>) {
 /// A command-line rule is weighed against every file: it cannot be meant to be overruled.
 fn same_file(allow: &Located, deny: &Located) -> bool {
     match (&allow.site, &deny.site) {
-        (Some((a, _)), Some((b, _))) => a.path == b.path,
+        // A file is read once.
+        (Some((a, _)), Some((b, _))) => Arc::ptr_eq(a, b),
         _ => true,
     }
 }

@@ -19,6 +19,8 @@ pub struct Source {
     pub path: Arc<PathBuf>,
     /// Its text without a byte order mark.
     pub text: String,
+    /// Offset of the first byte of each line.
+    lines: Vec<usize>,
 }
 
 impl Source {
@@ -47,7 +49,8 @@ impl Source {
 
     /// A text under a file's name.
     pub(super) fn new(path: &Path, text: String) -> Self {
-        Self { path: Arc::new(path.to_owned()), text }
+        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { path: Arc::new(path.to_owned()), text, lines }
     }
 
     /// Line and column in characters of a byte offset, both counted from 1.
@@ -56,9 +59,9 @@ impl Source {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines[line - 1];
+        (line, self.text[start..offset].chars().count() + 1)
     }
 
     /// The origin of what stands at a byte offset.
