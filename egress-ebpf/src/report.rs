@@ -43,6 +43,15 @@ pub(crate) fn count(hook: Hook, decision: Decision) {
 pub(crate) fn report(scope: &Scope, hook: Hook, decision: Decision, attempt: impl FnOnce() -> Attempt) {
     let counters = counters();
     add_attempt(counters, hook, decision);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        (),
+        "{} verdict {} reason {} rule {}",
+        hook.name(),
+        decision.verdict as u8,
+        decision.reason as u8,
+        decision.rule
+    );
     let fate = unsafe_fate(counters, decision.verdict);
     let time = now();
     if !within_rate(fate, scope, time) {

@@ -163,6 +163,7 @@ impl Attachment {
         let pin = |source| EnforceError::Pin { program, directory: self.directory.clone(), source };
         link.pin(&path).map_err(|error| pin(io::Error::other(error)))?;
         let link = sys::open_pin(&path).map_err(pin)?;
+        tracing::debug!(program = program.name(), pin = %path.display(), "attached and pinned");
         self.links.push((program, link));
         Ok(())
     }

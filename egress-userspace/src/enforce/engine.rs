@@ -84,6 +84,7 @@ impl Engine {
         for &program in programs {
             load_program(&mut ebpf, program)?;
         }
+        tracing::debug!(programs = programs.len(), typed_errno, "loaded the kernel side");
         let cpus = sys::possible_cpus().map_err(|error| EnforceError::other("count CPUs", error))?;
         Ok(Self { ebpf, cpus, typed_errno })
     }

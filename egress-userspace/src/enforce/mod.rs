@@ -4,6 +4,8 @@
 mod attach;
 mod engine;
 mod error;
+#[cfg(feature = "kernel-log")]
+pub mod kernel_log;
 mod object;
 mod program;
 mod selftest;

@@ -70,6 +70,7 @@ impl EnforcedScope {
         if programs == KernelProgram::ALL {
             self_test(&scope.cgroup.procs()?)?;
             scope.engine.reset_counters(scope.cgroup.id())?;
+            tracing::debug!(cgroup = scope.cgroup.id(), "the closed scope refused the self-test");
         }
         Ok(scope)
     }

@@ -156,6 +156,8 @@ async fn supervise(
     observer: &mut impl Observer,
 ) -> Result<ExitStatus, RunError> {
     let ring = scope.engine.take_events()?;
+    #[cfg(feature = "kernel-log")]
+    let mut log = scope.engine.take_log()?;
     // SAFETY: the ring owns its descriptor and lives as long as the registration.
     let ring = unsafe { AsyncFd::register(ring) }
         .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
@@ -186,6 +188,8 @@ async fn supervise(
             result = events.wait() => {
                 result.map_err(RunError::io("read the event ring"))?;
                 events.drain(&mut |bytes| observer.event(bytes));
+                #[cfg(feature = "kernel-log")]
+                log.flush();
             }
             outcomes = permits.refresh(&mut table) => observer.names(&outcomes),
             () = tokio::time::sleep_until(tick_at), if fresh => {
