@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{
     compile::{Compiled, RuleInfo, memory::MemoryTables},
     policy::{
-        Policy,
+        Loopback, Policy,
         net::{is_host_name, is_private},
         parse_host, split_port, split_transport,
     },
@@ -125,7 +125,8 @@ pub fn explain(policy: &Policy, compiled: &Compiled, destination: &Destination) 
     };
     let remedy = denied
         .then(|| remedy(name, address, destination.port, destination.transport, decision.reason))
-        .flatten();
+        .flatten()
+        .map(|line| beside_what_is_set(policy, destination.port, line));
     Explanation {
         destination: destination.clone(),
         verdict,
@@ -134,6 +135,17 @@ pub fn explain(policy: &Policy, compiled: &Compiled, destination: &Destination) 
         nearest: if denied { nearest::nearest(policy, destination, decision.reason) } else { Vec::new() },
         remedy,
         notes,
+    }
+}
+
+/// A setting stands once in a file: a line for it keeps what it opens already.
+fn beside_what_is_set(policy: &Policy, port: u16, line: String) -> String {
+    match &policy.loopback {
+        Loopback::Ports(ports) if line.starts_with("loopback:") => {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            format!("loopback: [{}, {port}]", ports.join(", "))
+        }
+        _ => line,
     }
 }
 

@@ -130,6 +130,7 @@ fn explain_says_what_came_nearest() {
         "packages.example:443",
         "db2.internal.example:5432",
         "[2001:db8:8::1]:123/udp",
+        "127.0.0.1:8080",
     ];
     insta::assert_snapshot!(egress(&arguments), @r#"
     exit code 1
@@ -159,6 +160,8 @@ fn explain_says_what_came_nearest() {
     deny [2001:db8:8::1]:123/udp: no rule covers it
       nearest: cidr 2001:db8:7::/48 ports 123/udp (policies/internal-services.yaml:15): the nearest network
       to allow it: - { cidr: 2001:db8:8::1/128, ports: [123], protocol: udp }
+    deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
+      to allow it: loopback: [5432, 8080]
     "#);
 }
 

@@ -100,12 +100,13 @@ fn network_near(
             false => (1, other_port("same network, but", rule)),
         });
     }
-    let common = match (address, network.addr()) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+    // Fewer leading bits in common are no nearness.
+    let (common, least) = match (address, network.addr()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => ((a.to_bits() ^ b.to_bits()).leading_zeros(), 8),
+        (IpAddr::V6(a), IpAddr::V6(b)) => ((a.to_bits() ^ b.to_bits()).leading_zeros(), 16),
         _ => return None,
     };
-    (common > 0).then(|| (ALIKE + 128 - common.min(128), "the nearest network".into()))
+    (common >= least).then(|| (ALIKE + 128 - common.min(128), "the nearest network".into()))
 }
 
 fn covers_port(rule: &Rule, destination: &Destination) -> bool {

@@ -1,6 +1,6 @@
 //! Host names and address ranges as a policy speaks of them. Receives text or addresses, gives facts about them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Longest name in its text form, without the trailing dot (RFC 1035 §3.1).
 const NAME_MAX: usize = 253;
@@ -46,21 +46,24 @@ fn looks_like_address(name: &str) -> bool {
         || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether a name may resolve to this address only under `private: true`: private use (RFC 1918, RFC 4193),
-/// shared address space (RFC 6598) and loopback.
+/// Whether a name may resolve to this address only under `private: true`: private use (RFC 1918, RFC 4193), shared
+/// address space (RFC 6598), benchmarking (RFC 2544, RFC 5180) and loopback.
 pub fn is_private(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.octets()[0] == 0 || is_shared(v4),
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && b & 0xc0 == 64;
+            let benchmarking = a == 198 && b & 0xfe == 18;
+            v4.is_private() || v4.is_loopback() || a == 0 || shared || benchmarking
+        }
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => is_private(IpAddr::V4(v4)),
-            None => v6.is_unique_local() || v6.is_loopback() || v6.is_unspecified(),
+            None => {
+                let benchmarking = v6.segments()[..3] == [0x2001, 2, 0];
+                v6.is_unique_local() || v6.is_loopback() || v6.is_unspecified() || benchmarking
+            }
         },
     }
-}
-
-fn is_shared(v4: Ipv4Addr) -> bool {
-    let [a, b, ..] = v4.octets();
-    a == 100 && b & 0xc0 == 64
 }
 
 #[cfg(test)]
@@ -122,8 +125,15 @@ mod tests {
             ("192.168.0.0", true),
             ("192.168.255.255", true),
             ("192.169.0.0", false),
+            ("198.17.255.255", false),
+            ("198.18.0.0", true),
+            ("198.19.255.255", true),
+            ("198.20.0.0", false),
             ("127.0.0.1", true),
             ("0.0.0.0", true),
+            ("2001:1:ffff::", false),
+            ("2001:2::", true),
+            ("2001:2:1::", false),
             ("::1", true),
             ("::", true),
             ("::2", false),
