@@ -137,6 +137,13 @@ impl Socket {
         check(unsafe { libc::connect(self.as_raw_fd(), to.as_ptr(), to.length()) })
     }
 
+    /// Starts to connect and goes on.
+    pub(crate) fn connect_without_waiting(&self, to: &Name) -> Done {
+        // SAFETY: no pointers.
+        check(unsafe { libc::fcntl(self.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+        self.connect(to)
+    }
+
     /// As glibc's getaddrinfo asks for its own source address: connect, then read the local name.
     pub(crate) fn probe(&self, to: &Name) -> Done {
         self.connect(to)?;

@@ -34,6 +34,7 @@ impl State {
             ("exists", [path]) => Some(std::fs::metadata(path).map(drop).map_err(|error| errno(&error))),
             ("print", [path]) => Some(print(path)),
             ("fds", []) => Some(descriptors()),
+            ("batch", []) => Some(batch()),
             _ => self.on_socket(verb, &words),
         }
     }
@@ -94,7 +95,28 @@ fn flood(socket: &Socket, to: &Name, count: u64) -> Done {
     Ok(())
 }
 
-/// Fails with EBADF's opposite if a descriptor beyond the first three is open.
+/// Makes one attempt for each line of standard input, `tcp ADDRESS` or `udp ADDRESS`; what becomes of it is not told.
+fn batch() -> Done {
+    for line in std::io::stdin().lines() {
+        let line = line.map_err(|error| errno(&error))?;
+        let (kind, to) = line.split_once(' ').ok_or(libc::EINVAL)?;
+        let (address, to) =
+            (to.parse::<SocketAddr>().map_err(|_| libc::EINVAL)?, name(to).ok_or(libc::EINVAL)?);
+        let family = if address.is_ipv4() { "inet" } else { "inet6" };
+        let kind = if kind == "tcp" { "stream" } else { "dgram" };
+        let socket = Socket::open(family, kind, 0).ok_or(libc::EINVAL)??;
+        let _refused_or_not = if kind == "stream" {
+            socket.connect_without_waiting(&to)
+        } else {
+            // Broadcast addresses ask for the option.
+            socket.option(libc::SOL_SOCKET, libc::SO_BROADCAST, &[1, 0, 0, 0])?;
+            socket.send_to(&to, b"batch", 0)
+        };
+    }
+    Ok(())
+}
+
+/// Fails with EMFILE if a descriptor beyond the first three is open.
 fn descriptors() -> Done {
     for fd in 3..1024 {
         // SAFETY: asks about a number; nothing is touched.

@@ -24,10 +24,22 @@ pub fn compiled(text: &str) -> Compiled {
 
 /// Compiles a policy whose scope may ask these resolvers.
 pub fn compiled_for(text: &str, resolvers: &[IpAddr]) -> Compiled {
+    let policy = read(text).unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+    compile::compile(&policy, resolvers)
+}
+
+/// Compiles a policy that may be wrong.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn try_compiled(text: &str) -> Result<Compiled, policy::Errors> {
+    Ok(compile::compile(&read(text)?, &[]))
+}
+
+fn read(text: &str) -> Result<policy::Policy, policy::Errors> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("write the policy");
-    let policy = policy::load(file.path(), &[]).unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-    compile::compile(&policy, resolvers)
+    policy::load(file.path(), &[])
 }
 
 /// The lab's policy with these lines after it.
