@@ -175,7 +175,11 @@ fn kernel(scope: &mut Scope, lab: &Lab, list: &[(SocketAddr, Transport)]) -> Vec
     let pid = child.id();
     let output = child.wait_with_output().expect("the attempts end");
     assert!(output.status.success(), "{output:?}");
-    let events = scope.events().into_iter().filter(|event| event.owner.tgid == pid || event.owner.tgid == 0).collect::<Vec<_>>();
+    let events = scope
+        .events()
+        .into_iter()
+        .filter(|event| event.owner.tgid == pid || event.owner.tgid == 0)
+        .collect::<Vec<_>>();
     let mut events = events.into_iter().peekable();
     let mut found = Vec::new();
     for (to, transport) in list {
