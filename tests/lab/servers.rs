@@ -16,6 +16,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{Namespace, network::address};
 
+/// Where names are asked.
+const DNS: u16 = 53;
+
 /// What a server got.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Received {
@@ -80,10 +83,12 @@ impl Sockets {
         let (good, bad) =
             ([address::GOOD4.into(), address::GOOD6.into()], [address::BAD4.into(), address::BAD6.into()]);
         for ip in good.into_iter().chain(bad) {
-            let ip: IpAddr = ip;
-            let socket = UdpSocket::bind((ip, 443)).with_context(|| format!("bind {ip}"))?;
-            socket.set_nonblocking(true)?;
-            udp.push(socket);
+            for port in [443, DNS] {
+                let ip: IpAddr = ip;
+                let socket = UdpSocket::bind((ip, port)).with_context(|| format!("bind {ip}:{port}"))?;
+                socket.set_nonblocking(true)?;
+                udp.push(socket);
+            }
         }
         Ok(Self { listeners, udp, connections: Vec::new() })
     }
@@ -124,6 +129,10 @@ impl Sockets {
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 let Ok(at) = socket.local_addr() else { continue };
                 received.push(Received { at, tcp: false, bytes: buffer[..length].to_vec() });
+                if at.port() == DNS && length > 2 {
+                    // A question becomes an answer without records by one bit.
+                    buffer[2] |= 0x80;
+                }
                 let _ = socket.send_to(&buffer[..length], from);
             }
         }
@@ -139,10 +148,28 @@ fn answer(stream: &mut TcpStream, received: &mut Vec<Received>) -> bool {
             if let Ok(at) = stream.local_addr() {
                 received.push(Received { at: canonical(at), tcp: true, bytes: buffer[..length].to_vec() });
             }
-            stream.write_all(b"ok\n").is_ok()
+            let (reply, more) = reply(&buffer[..length]);
+            stream.write_all(&reply).is_ok() && more
         }
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// What is answered to the first bytes of a request, and whether the connection goes on: a web page or a bare git
+/// repository's list of references for HTTP, a word for anything else.
+fn reply(request: &[u8]) -> (Vec<u8>, bool) {
+    let Some(path) = request.strip_prefix(b"GET ") else { return (b"ok\n".to_vec(), true) };
+    let path = String::from_utf8_lossy(path);
+    let path = path.split([' ', '?']).next().unwrap_or_default();
+    let body = if path.ends_with("/info/refs") {
+        format!("{:040x}\trefs/heads/main\n", 1)
+    } else if path.ends_with("/HEAD") {
+        "ref: refs/heads/main\n".to_owned()
+    } else {
+        "the page\n".to_owned()
+    };
+    let header = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length:";
+    (format!("{header} {}\r\n\r\n{body}", body.len()).into_bytes(), false)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -1,0 +1,44 @@
+//! How many instructions the verifier walks for each program, against `verifier-insns.txt` with 10 % slack.
+//!
+//! A growth beyond that is meant to be noticed: older kernels refuse programs for less. Rewritten with `EGRESS_UPDATE=1`.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use aya::programs::Program;
+use egress::enforce::{Engine, KernelProgram, Limits};
+
+fn instructions(engine: &Engine, program: KernelProgram) -> u32 {
+    let info = match engine.program(program).expect("a loaded program") {
+        Program::CgroupSkb(program) => program.info(),
+        Program::CgroupSock(program) => program.info(),
+        Program::CgroupSockAddr(program) => program.info(),
+        other => panic!("{other:?} is no cgroup program"),
+    };
+    info.expect("the kernel knows its program").verified_instruction_count().expect("a kernel from 5.16 on")
+}
+
+#[test]
+fn programs_verify_as_quickly_as_they_did() {
+    egress_tests::require_root();
+    let engine = Engine::load(&Limits::default()).expect("load the programs");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("verifier-insns.txt");
+    let mut text = String::new();
+    let counts = KernelProgram::ALL.map(|program| (program.name(), instructions(&engine, program)));
+    for (name, count) in counts {
+        writeln!(text, "{name} {count}").expect("write to memory");
+    }
+    if std::env::var_os("EGRESS_UPDATE").is_some() {
+        fs::write(&path, &text).expect("write the snapshot");
+        return;
+    }
+    let snapshot = fs::read_to_string(&path).expect("read the snapshot");
+    for (name, count) in counts {
+        let line = snapshot.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let known: u32 = line.and_then(|count| count.parse().ok()).expect("a line for the program");
+        let (low, high) = (known - known / 10, known + known / 10);
+        assert!(
+            (low..=high).contains(&count),
+            "{name}: {count} instructions instead of about {known}\n{text}"
+        );
+    }
+}
