@@ -436,21 +436,9 @@ fn an_option_allows_one_more_destination() {
 
 /// A run that sees only this control group as the root, and a BPF file system of its own.
 fn confined(run: &Run<'_>, root: &Cgroup, command: &[&str]) -> egress_tests::run::Ended {
-    use nix::mount::{MsFlags, mount};
-    let mut command = run.command(command);
-    let (root, place) = (root.path().to_owned(), cgroup::mount().expect("a mount"));
-    let none = None::<&str>;
-    let cover = move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        mount(Some(&root), &place, none, MsFlags::MS_BIND, none)?;
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none)?;
-        Ok(())
-    };
-    // SAFETY: the child allocates nothing that another thread could hold a lock for: paths were made before the fork
-    // and fit the library's buffer on the stack.
-    unsafe { command.pre_exec(cover) };
-    run.end_of(&mut command).expect("egress starts")
+    let covers =
+        [(cgroup::mount().expect("a mount"), root.path().to_owned()), ("/sys/fs/bpf".into(), "bpf".into())];
+    run.end_of(&mut run.command_with(command, &covers)).expect("egress starts")
 }
 
 fn left_in(root: &Cgroup) -> Vec<String> {

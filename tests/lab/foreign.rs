@@ -15,6 +15,8 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 pub enum Foreign {
     /// Lets every packet pass, and lets no other program beside or below it.
     Exclusive,
+    /// The same for IPv6 datagrams with an address of their own.
+    ExclusiveSendmsg6,
     /// Turns every refusal of an IPv4 datagram with an address of its own into a success.
     UndoSendmsg4,
     /// Turns every refusal of an IPv4 connect into a success.
@@ -35,6 +37,12 @@ impl Foreign {
             Self::Exclusive => (
                 bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB,
                 bpf_attach_type::BPF_CGROUP_INET_EGRESS,
+                0,
+                &PASS[..],
+            ),
+            Self::ExclusiveSendmsg6 => (
+                bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+                bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG,
                 0,
                 &PASS[..],
             ),

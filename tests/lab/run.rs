@@ -1,14 +1,19 @@
 //! Runs the `egress` binary itself, inside the lab, and reads what it wrote.
 
 use std::{
+    ffi::CString,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -109,6 +114,38 @@ impl<'a> Run<'a> {
         }
         self.lab.agent.place(&mut egress);
         egress
+    }
+
+    /// As [`Run::command`], in a mount namespace of its own in which each first path shows what is at the second one
+    /// (`bpf`: a new BPF file system).
+    pub fn command_with(&self, command: &[&str], covers: &[(PathBuf, PathBuf)]) -> Command {
+        let mut egress = self.command(command);
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("a path without zero");
+        let covers: Vec<_> = covers.iter().map(|(place, shown)| (text(place), text(shown))).collect();
+        let none = None::<&str>;
+        let cover = move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            for (place, shown) in &covers {
+                let (kind, flags) = if shown.as_c_str() == c"bpf" {
+                    (Some(c"bpf"), MsFlags::empty())
+                } else {
+                    (None, MsFlags::MS_BIND)
+                };
+                mount(Some(shown.as_c_str()), place.as_c_str(), kind, flags, none)?;
+            }
+            Ok(())
+        };
+        // SAFETY: after the fork only system calls are made; short paths are copied to the stack, not to the heap.
+        unsafe { egress.pre_exec(cover) };
+        egress
+    }
+
+    /// A file of this run's directory.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).expect("write a file");
+        path
     }
 
     /// Runs a command to its end.

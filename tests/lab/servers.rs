@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use simple_dns::{CLASS, Packet, QTYPE, ResourceRecord, TYPE, rdata::RData};
 
 use crate::{Namespace, network::address};
 
@@ -129,11 +130,8 @@ impl Sockets {
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 let Ok(at) = socket.local_addr() else { continue };
                 received.push(Received { at, tcp: false, bytes: buffer[..length].to_vec() });
-                if at.port() == DNS && length > 2 {
-                    // A question becomes an answer without records by one bit.
-                    buffer[2] |= 0x80;
-                }
-                let _ = socket.send_to(&buffer[..length], from);
+                let reply = if at.port() == DNS { answer_question(&buffer[..length]) } else { None };
+                let _ = socket.send_to(reply.as_deref().unwrap_or(&buffer[..length]), from);
             }
         }
     }
@@ -153,6 +151,27 @@ fn answer(stream: &mut TcpStream, received: &mut Vec<Received>) -> bool {
         }
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// Answers a DNS question: `good.example` and `bad.example` have an address of each family, other names none.
+fn answer_question(question: &[u8]) -> Option<Vec<u8>> {
+    let question = Packet::parse(question).ok()?;
+    let mut reply = Packet::new_reply(question.id());
+    for asked in &question.questions {
+        reply.questions.push(asked.clone());
+        let (v4, v6) = match asked.qname.to_string().as_str() {
+            "good.example" => (address::GOOD4, address::GOOD6),
+            "bad.example" => (address::BAD4, address::BAD6),
+            _ => continue,
+        };
+        let data = match asked.qtype {
+            QTYPE::TYPE(TYPE::A) => RData::A(v4.into()),
+            QTYPE::TYPE(TYPE::AAAA) => RData::AAAA(v6.into()),
+            _ => continue,
+        };
+        reply.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, 60, data));
+    }
+    reply.build_bytes_vec().ok()
 }
 
 /// What is answered to the first bytes of a request, and whether the connection goes on: a web page or a bare git
