@@ -48,7 +48,8 @@ pub(super) const fn of_run_error(error: &RunError) -> u8 {
             CgroupError::Mounts(_) | CgroupError::Io { .. } => NO_CGROUP,
         },
         RunError::Scope(ScopeError::Enforce(error)) => of_enforce_error(error),
-        RunError::Identity(_) | RunError::Launch(_) | RunError::Io { .. } => FAILED,
+        RunError::Interrupted(signal) => 128 + *signal as u8,
+        RunError::Identity(_) | RunError::Launch(_) | RunError::Lost { .. } | RunError::Io { .. } => FAILED,
     }
 }
 

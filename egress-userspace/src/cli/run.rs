@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, IsTerminal as _, Stderr},
+    io::{self, IsTerminal as _, Stderr, Write as _},
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -28,7 +28,7 @@ use crate::{
     scope::{
         enforced::EnforcedScope,
         identity::Identity,
-        run::{self, Observer, Options},
+        run::{self, Observer, Options, RunError},
     },
 };
 
@@ -95,14 +95,22 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
     let mut printer = Printer::new(policy, compiled, events, &arguments.command);
     match run::run(&options, &mut printer) {
         Ok(status) => ExitCode::from(run::exit_code(status)),
+        Err(error @ RunError::Lost { .. }) => {
+            tell(&format!("egress: {error}"));
+            ExitCode::from(exit::of_run_error(&error))
+        }
         Err(error) => fail(exit::of_run_error(&error), &error.to_string()),
     }
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {
-    eprintln!("egress: {text}");
-    eprintln!("egress: the command was not started (exit code {code})");
+    tell(&format!("egress: {text}\negress: the command was not started (exit code {code})"));
     ExitCode::from(code)
+}
+
+/// To stderr; if that is gone, the exit code has to do.
+fn tell(text: &str) {
+    let _gone = writeln!(io::stderr(), "{text}");
 }
 
 fn load(arguments: &Run) -> Result<Policy, String> {

@@ -4,7 +4,7 @@
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 
-use super::{Engine, EnforceError};
+use super::{EnforceError, Engine};
 
 /// Hands lines on to `tracing`.
 #[derive(Clone, Copy, Debug)]

@@ -38,6 +38,9 @@ use crate::{
 /// Longest time that names are resolved before the command starts.
 const RESOLVE_BOUND: Duration = Duration::from_secs(3);
 
+/// Events taken at a time.
+const DRAIN_BOUND: usize = 4_096;
+
 /// Longest time that an observer may hold back what it has to say.
 const TICK: Duration = Duration::from_millis(90);
 
@@ -72,6 +75,21 @@ pub enum RunError {
     /// The command.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A signal came before the command was started.
+    #[error("ended by {0} before the command was started")]
+    Interrupted(Signal),
+    /// The command was started and cannot be watched any more. It goes on, and stays enforced.
+    #[error(
+        "lost sight of process {process}, which goes on and stays enforced: cannot {operation}: {source}"
+    )]
+    Lost {
+        /// The command's process id.
+        process: u32,
+        /// What was being done.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The system.
     #[error("cannot {operation}: {source}")]
     Io {
@@ -161,9 +179,10 @@ async fn supervise(
     // SAFETY: the ring owns its descriptor and lives as long as the registration.
     let ring = unsafe { AsyncFd::register(ring) }
         .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
-    let mut events = Events { ring, fresh: false, tick_at: tokio::time::Instant::now() };
+    let mut events = Events { ring, more: false, fresh: false, tick_at: tokio::time::Instant::now() };
     // What the self-test left is not of the command's making.
-    events.drain(&mut |_| {});
+    while events.drain(&mut |_| {}) {}
+    events.fresh = false;
     scope.open(&options.compiled)?;
     observer.enforcing(scope, identity);
 
@@ -173,6 +192,9 @@ async fn supervise(
     let mut table = KernelPermits(scope.engine.permits()?);
     observer.names(&permits.resolve_all(&mut table, RESOLVE_BOUND).await);
 
+    if let Some(signal) = signals.pending().map_err(RunError::io("read signals"))? {
+        return Err(RunError::Interrupted(signal));
+    }
     let launch =
         Launch { command: options.command.clone(), identity: identity.clone(), mask: signals.mask_before() };
     let mut stream = signals.into_stream().map_err(RunError::io("watch signals"))?;
@@ -186,7 +208,7 @@ async fn supervise(
                 }
             }
             result = events.wait() => {
-                result.map_err(RunError::io("read the event ring"))?;
+                result.map_err(lost(&child, "read the event ring"))?;
                 events.drain(&mut |bytes| observer.event(bytes));
                 #[cfg(feature = "kernel-log")]
                 log.flush();
@@ -199,15 +221,20 @@ async fn supervise(
             }
         }
     };
-    events.drain(&mut |bytes| observer.event(bytes));
+    while events.drain(&mut |bytes| observer.event(bytes)) {}
     observer.ended(scope, &scope.cgroup().processes());
     Ok(status)
 }
 
+fn lost(child: &Child, operation: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    let process = child.id();
+    move |source| RunError::Lost { process, operation, source }
+}
+
 /// Passes a signal on, or takes the command's exit status when it has ended.
 fn on_signal(arrived: io::Result<Arrived>, child: &mut Child) -> Result<Option<ExitStatus>, RunError> {
-    match arrived.map_err(RunError::io("read signals"))? {
-        Arrived::Child => child.try_wait().map_err(RunError::io("wait for the command")),
+    match arrived.map_err(lost(child, "read signals"))? {
+        Arrived::Child => child.try_wait().map_err(lost(child, "wait for it")),
         Arrived::Pass(signal) => {
             pass_on(signal, child);
             Ok(None)
@@ -225,6 +252,8 @@ fn pass_on(signal: Signal, child: &Child) {
 /// The event ring, watched without busy waiting.
 struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    /// The last drain stopped at its bound.
+    more: bool,
     /// Something came since the last tick.
     fresh: bool,
     /// When the observer is to say what it has held back of that.
@@ -233,18 +262,29 @@ struct Events {
 
 impl Events {
     async fn wait(&mut self) -> io::Result<()> {
-        self.ring.readable_mut().await?.clear_ready();
+        if self.more {
+            tokio::task::yield_now().await;
+        } else {
+            self.ring.readable_mut().await?.clear_ready();
+        }
         Ok(())
     }
 
-    fn drain(&mut self, take: &mut dyn FnMut(&[u8])) {
-        while let Some(item) = self.ring.get_mut().next() {
+    /// Takes what is there, up to a bound, so that a flood leaves time for signals; whether there may be more.
+    fn drain(&mut self, take: &mut dyn FnMut(&[u8])) -> bool {
+        self.more = true;
+        for _ in 0..DRAIN_BOUND {
+            let Some(item) = self.ring.get_mut().next() else {
+                self.more = false;
+                break;
+            };
             take(&item);
             if !self.fresh {
                 self.fresh = true;
                 self.tick_at = tokio::time::Instant::now() + TICK;
             }
         }
+        self.more
     }
 }
 

@@ -55,6 +55,20 @@ impl Signals {
         self.before
     }
 
+    /// A signal that asks to end and has come already, from whomever: there is no command yet to get it.
+    ///
+    /// # Errors
+    /// As `read(2)`.
+    pub fn pending(&self) -> io::Result<Option<Signal>> {
+        while let Some(info) = self.fd.read_signal()? {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if let Some(Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM) = signal {
+                return Ok(signal);
+            }
+        }
+        Ok(None)
+    }
+
     /// Registers with the runtime.
     ///
     /// # Errors
