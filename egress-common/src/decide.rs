@@ -205,19 +205,16 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
     let address = flow.address.judged();
     let network = tables.network(scope.slot, &address).unwrap_or_default();
     let class = Class::from_u8(network.class);
-    if network.set != 0 {
-        let found = tables.port(scope.slot, network.set, flow.transport, flow.port);
-        if let Some(rule) = found {
-            return match rule.allow {
-                1 => Decision::allow(Reason::Rule, rule.rule),
-                _ => Decision::deny(Reason::DenyRule, rule.rule),
-            };
-        }
-        if class as u8 == Class::Loopback as u8 && flow.local_port != 0 {
-            let own = tables.port(scope.slot, network.set, flow.transport, flow.local_port);
-            if let Some(PortRule { allow: 1, rule, .. }) = own {
-                return Decision::allow(Reason::Rule, rule);
-            }
+    if let Some(rule) = covering(tables, scope, &network, flow.transport, flow.port) {
+        return match rule.allow {
+            1 => Decision::allow(Reason::Rule, rule.rule),
+            _ => Decision::deny(Reason::DenyRule, rule.rule),
+        };
+    }
+    if matches!(class, Class::Loopback) && flow.local_port != 0 {
+        let own = covering(tables, scope, &network, flow.transport, flow.local_port);
+        if let Some(PortRule { allow: 1, rule, .. }) = own {
+            return Decision::allow(Reason::Rule, rule);
         }
     }
     let reason = match class {
@@ -232,6 +229,24 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         Some(permit) if tables.now() < permit.expires => Decision::allow(Reason::Permit, permit.rule),
         Some(permit) => Decision::deny(Reason::Expired, permit.rule),
         None => Decision::deny(reason, 0),
+    }
+}
+
+/// The rule that covers a port of a network.
+#[inline(always)]
+fn covering<T: Tables>(
+    tables: &T,
+    scope: &Scope,
+    network: &Network,
+    transport: Transport,
+    port: u16,
+) -> Option<PortRule> {
+    if network.span.is_some() {
+        network.span.port(transport, port)
+    } else if network.set != 0 {
+        tables.port(scope.slot, network.set, transport, port)
+    } else {
+        None
     }
 }
 

@@ -15,4 +15,6 @@ pub use address::Address;
 pub use counter::Counters;
 pub use decide::{Decision, Flow, Reason, Tables, Verdict, decide};
 pub use event::{Event, Hook, Owner, Tag};
-pub use rule::{Class, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Scope, Transport};
+pub use rule::{
+    Class, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Scope, Span, Transport,
+};

@@ -84,16 +84,64 @@ impl Class {
 }
 
 /// Value of the network table: every rule that covers the network, wider networks included, is already merged
-/// into the port set, so that one lookup is complete.
+/// into its ports, so that one lookup is complete.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Network {
-    /// Port set to look the port up in; 0 is the empty set.
+    /// Port set to look the port up in, where [`Network::span`] is empty; 0 is the empty set.
     pub set: u32,
+    /// All ports of the network, where they are one span of one rule, as most are: saves the look-up in the set,
+    /// which costs as much as the one that led here.
+    pub span: Span,
     /// A [`Class`] as a byte.
     pub class: u8,
     /// Zero.
     pub pad: [u8; 3],
+}
+
+/// A run of ports under one rule.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Span {
+    /// The rule.
+    pub rule: RuleId,
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+    /// [`Span::TCP`], [`Span::UDP`] or both; 0 is no span.
+    pub transports: u8,
+    /// 1 allows; anything else denies.
+    pub allow: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+impl Span {
+    /// Bit of TCP in [`Span::transports`].
+    pub const TCP: u8 = 1;
+    /// Bit of UDP in [`Span::transports`].
+    pub const UDP: u8 = 2;
+
+    /// Whether there is one at all.
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        self.transports != 0
+    }
+
+    /// The rule, if the span holds the port.
+    #[inline(always)]
+    pub const fn port(&self, transport: Transport, port: u16) -> Option<PortRule> {
+        let bit = match transport {
+            Transport::Tcp => Self::TCP,
+            Transport::Udp => Self::UDP,
+        };
+        if self.transports & bit != 0 && self.first <= port && port <= self.last {
+            Some(PortRule { rule: self.rule, allow: self.allow, pad: [0; 3] })
+        } else {
+            None
+        }
+    }
 }
 
 /// Longest prefix match over (slot, set, transport, port): a port range is the list of its aligned blocks.
@@ -199,7 +247,8 @@ pub struct Scope {
 
 const _: () = {
     assert!(size_of::<NetworkKey>() == 20);
-    assert!(size_of::<Network>() == 8);
+    assert!(size_of::<Network>() == 20);
+    assert!(size_of::<Span>() == 12);
     assert!(size_of::<PortKey>() == 12);
     assert!(size_of::<PortRule>() == 8);
     assert!(size_of::<PermitKey>() == 24);

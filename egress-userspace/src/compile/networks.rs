@@ -149,8 +149,8 @@ pub(super) fn merge(covers: &[Cover], compiled: &mut Compiled) {
         };
         let counts =
             |cover: &&&Cover| !cover.allow || inside.is_none_or(|holder| holder.contains(&cover.prefix));
-        let set = sets.intern(&rules.iter().filter(counts).copied().collect::<Vec<_>>());
-        let network = Network { set, class: class as u8, pad: [0; 3] };
+        let (span, set) = sets.intern(&rules.iter().filter(counts).copied().collect::<Vec<_>>());
+        let network = Network { set, span, class: class as u8, pad: [0; 3] };
         compiled.networks.insert((Address(prefix.first.to_be_bytes()), prefix.bits), network);
     }
     compiled.ports = sets.into_ports();

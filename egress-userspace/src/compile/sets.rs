@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use egress_common::{PortRule, RuleId, Transport};
+use egress_common::{PortRule, RuleId, Span, Transport};
 
 use super::{PortRange, networks::Cover};
 
@@ -23,17 +23,20 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// The number of the set of these rules.
-    pub(super) fn intern(&mut self, covers: &[&Cover]) -> u32 {
+    /// The ports of these rules: one span where that says it all, else the number of a set.
+    pub(super) fn intern(&mut self, covers: &[&Cover]) -> (Span, u32) {
         let runs: Vec<Run> = [Transport::Tcp, Transport::Udp]
             .into_iter()
             .flat_map(|transport| runs(covers, transport))
             .collect();
         if runs.is_empty() {
-            return 0;
+            return (Span::default(), 0);
+        }
+        if let Some(span) = one_span(&runs) {
+            return (span, 0);
         }
         let next = u32::try_from(self.numbers.len() + 1).unwrap_or(u32::MAX);
-        *self.numbers.entry(runs).or_insert(next)
+        (Span::default(), *self.numbers.entry(runs).or_insert(next))
     }
 
     /// The port table.
@@ -49,6 +52,23 @@ impl Sets {
         }
         ports
     }
+}
+
+/// The one span that all runs are, if they differ in nothing but the transport.
+fn one_span(runs: &[Run]) -> Option<Span> {
+    let same = |run: &Run| (run.range, run.rule, run.allow) == (runs[0].range, runs[0].rule, runs[0].allow);
+    if !runs.iter().all(same) {
+        return None;
+    }
+    let bit = |run: &Run| if run.transport == Transport::Tcp as u8 { Span::TCP } else { Span::UDP };
+    Some(Span {
+        rule: runs[0].rule,
+        first: runs[0].range.first,
+        last: runs[0].range.last,
+        transports: runs.iter().map(bit).fold(0, |bits, bit| bits | bit),
+        allow: u8::from(runs[0].allow),
+        pad: [0; 2],
+    })
 }
 
 /// The ports of one transport, each run under the rule that decides about it: deny before allow.
