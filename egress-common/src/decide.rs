@@ -136,8 +136,7 @@ pub struct Flow {
     pub address: Address,
     /// Destination port.
     pub port: u16,
-    /// Source port where it is known (packets), else 0. Only loopback looks at it, so that a listener inside the
-    /// scope can answer.
+    /// Source port of a packet that can be a listener's answer, else 0. Only loopback looks at it.
     pub local_port: u16,
 }
 

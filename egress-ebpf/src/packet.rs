@@ -22,6 +22,10 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 /// Source and destination port are the first four bytes of TCP and UDP.
 const PORTS: usize = 4;
+/// Where a TCP header has its flags, and two of them.
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -49,11 +53,27 @@ fn packet(ctx: SkBuffContext) -> i32 {
     if scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock) {
         return pass(&ctx, &scope, &packet, tag);
     }
+    let flow = if answers(&ctx, &flow) { flow } else { Flow { local_port: 0, ..flow } };
     let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
     if !matches!(decision.verdict, egress_common::Verdict::Allow) {
         report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
     }
     i32::from(decision.passes())
+}
+
+/// Whether a packet can be a listener's answer, which its source port may open: one of a TCP connection, and not the one
+/// that opens it. Anything else would let whoever binds a listed port reach every port of the host from it.
+#[inline(always)]
+fn answers(ctx: &SkBuffContext, flow: &Flow) -> bool {
+    if !matches!(flow.transport, Transport::Tcp) {
+        return false;
+    }
+    let flags = if is_v4(ctx) {
+        headers::<{ IPV4_HEADER + TCP_FLAGS + 1 }>(ctx).map(|header| header[IPV4_HEADER + TCP_FLAGS])
+    } else {
+        headers::<{ IPV6_HEADER + TCP_FLAGS + 1 }>(ctx).map(|header| header[IPV6_HEADER + TCP_FLAGS])
+    };
+    flags.is_some_and(|flags| flags & (SYN | ACK) != SYN)
 }
 
 /// Passes a packet of an approved flow; the first one of a datagram flow is the attempt that is told.
@@ -82,7 +102,12 @@ fn refuse(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *const Tag, 
 
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Packet {
-    if ctx.skb.protocol() == ETH_P_IP.swap_bytes() >> 16 { parse_v4(ctx) } else { parse_v6(ctx) }
+    if is_v4(ctx) { parse_v4(ctx) } else { parse_v6(ctx) }
+}
+
+#[inline(always)]
+fn is_v4(ctx: &SkBuffContext) -> bool {
+    ctx.skb.protocol() == ETH_P_IP.swap_bytes() >> 16
 }
 
 /// The first bytes of the packet, from the network header on. Headers always lie in the linear part here; if they ever

@@ -272,6 +272,30 @@ fn opened_loopback_works_both_ways() {
     }
 }
 
+/// Packets from a listed port are let go so that a listener can answer; that must not open every other port of the host
+/// to who binds the listed one.
+#[test]
+fn a_listed_port_as_source_opens_nothing() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(&loopback("[8080]")).expect("a scope");
+    for (socket, bind, to) in [
+        ("socket inet dgram", "bind 127.0.0.1:8080", "connect 127.0.0.1:53"),
+        ("socket inet6 dgram", "bind [::1]:8080", "connect [::1]:53"),
+    ] {
+        let steps = [socket, bind, to, "send leak"];
+        let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+        assert_eq!(outcome.failure(), Some(("send", EPERM)), "{to}");
+        let said: Vec<_> = events.iter().map(told).collect();
+        assert_eq!(said, [denied(Hook::Packet, Reason::Loopback)], "{to}");
+    }
+    // Were the refusal of the connect undone, its first packet must still not leave: nobody answers that it is closed.
+    let above = scope.cgroup().path().parent().expect("a parent").to_owned();
+    Foreign::UndoConnect4.attach(&above).expect("attach a foreign program");
+    let steps = ["socket inet stream", "bind 127.0.0.1:8080", "connect 127.0.0.1:53"];
+    let (outcome, _) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+    assert_eq!(outcome.failure(), Some(("connect", libc::EINPROGRESS)));
+}
+
 /// The backend that a virtual address stands for is not in the policy; the flow was approved under the address that
 /// the program used.
 #[test]
@@ -344,6 +368,22 @@ fn nothing_goes_out_to_who_connects_in() {
         let out = lab.frames().iter().any(|frame| frame.ports.is_some_and(|(from, _)| from == 7777));
         assert_eq!((connected, out), (!enforced, !enforced), "enforced: {enforced}");
     }
+}
+
+/// What processes make below the scope's control group is the scope.
+#[test]
+fn a_control_group_below_is_covered() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(&policies::lab()).expect("a scope");
+    let below = scope.cgroup().path().join("below");
+    std::fs::create_dir(&below).expect("make a control group");
+    let join = format!("join {}", below.display());
+    let steps = [join.as_str(), "socket inet stream", "connect 203.0.113.66:443"];
+    let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+    assert_eq!(outcome.failure(), Some(("connect", EPERM)));
+    assert_eq!(events.iter().map(told).collect::<Vec<_>>(), [denied(Hook::Connect, Reason::NoRule)]);
+    assert_ne!(events[0].cgroup, events[0].scope, "the event names the control group below");
+    assert!(!to("203.0.113.66").in_frames(&lab.frames()));
 }
 
 /// A limit of the kernel, documented: a socket belongs for ever to the control group that it was made in.
