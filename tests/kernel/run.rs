@@ -334,6 +334,23 @@ fn what_a_crash_leaves_is_cleaned_by_the_next_run() {
     }));
 }
 
+/// Two views of the machine that share the BPF file system: what one cannot see is not a leftover of the other.
+#[test]
+fn a_run_that_is_out_of_sight_is_left_alone() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    let run = Run::new(&lab);
+    let (mut child, _) = sleeper(&run, &["sleep 700"]);
+    let pins = |id| left_by(id).into_iter().filter(|path| path.contains("bpf")).count();
+    assert_eq!(pins(child.id()), 1, "the run has a directory of pins");
+    let other = Run::new(&lab);
+    let covers = [(cgroup::mount().expect("a mount"), root.path().to_owned())];
+    let ended = other.end_of(&mut other.command_with(&["true"], &covers)).expect("egress runs");
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(pins(child.id()), 1, "the other run removed the pins: {}", ended.stderr);
+    assert!(child.wait().expect("egress ends").success());
+}
+
 #[test]
 fn nothing_is_left_behind() {
     let lab = lab();

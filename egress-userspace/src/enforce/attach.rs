@@ -225,3 +225,12 @@ pub fn remove_pins(directory: &Path) {
     }
     let _gone = fs::remove_dir(directory);
 }
+
+/// Whether no pinned link of a scope sits on a cgroup any more, wherever that cgroup is mounted.
+pub fn pins_are_dead(directory: &Path) -> bool {
+    KernelProgram::ALL.into_iter().all(|program| {
+        let link = sys::open_pin(&directory.join(program.name()));
+        link.and_then(|link| sys::cgroup_link(link.as_fd()))
+            .map_or(true, |link| link.is_none_or(|link| link.cgroup == 0))
+    })
+}

@@ -12,7 +12,7 @@ mod selftest;
 pub mod sys;
 mod tables;
 
-pub use attach::{Attachment, LinkHealth, remove_pins};
+pub use attach::{Attachment, LinkHealth, pins_are_dead, remove_pins};
 pub use engine::{Engine, Limits};
 pub use error::EnforceError;
 pub use program::KernelProgram;

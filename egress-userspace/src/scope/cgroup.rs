@@ -265,7 +265,8 @@ pub fn clean_up(places: &Places) -> Vec<String> {
     }
     for pins in subdirectories(&places.pins) {
         let Some(run) = pins.file_name().and_then(|name| name.to_str()) else { continue };
-        if !places.cgroups.join(run).exists() {
+        // The cgroup of a run in another cgroup namespace is not seen from here; its links are alive all the same.
+        if !places.cgroups.join(run).exists() && enforce::pins_are_dead(&pins) {
             enforce::remove_pins(&pins);
             removed.push(run.to_owned());
         }
