@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 static MADE: AtomicU32 = AtomicU32::new(0);
+/// Done once by each test process.
+pub(crate) static STALE: std::sync::Once = std::sync::Once::new();
 
 /// A control group.
 #[derive(Debug)]
@@ -28,9 +30,38 @@ pub fn mount() -> Result<PathBuf> {
     found.map(|fields| PathBuf::from(fields[1])).context("no cgroup2 is mounted: kernel tests need one")
 }
 
+/// Removes what tests that were killed have left: control groups and pins that bear the number of a process that is
+/// gone.
+pub fn remove_stale() -> Result<()> {
+    for place in [mount()?, PathBuf::from("/sys/fs/bpf")] {
+        for entry in fs::read_dir(place).into_iter().flatten().filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let number = name.strip_prefix("egress-lab-").and_then(|rest| rest.split('-').next());
+            if number.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+                let _ = fs::write(entry.path().join("cgroup.kill"), "1");
+                remove_below(&entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Files of a control group cannot be removed and go with it; those of a BPF file system can and must.
+fn remove_below(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+        if entry.path().is_dir() {
+            remove_below(&entry.path());
+        } else {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(directory);
+}
+
 impl Cgroup {
     /// Makes one under the mount.
     pub fn new() -> Result<Self> {
+        STALE.call_once(|| remove_stale().unwrap_or_else(|error| eprintln!("lab: {error:#}")));
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         Self::at(mount()?.join(format!("egress-lab-{}-{number}", std::process::id())))
     }

@@ -48,6 +48,7 @@ impl Scope {
     /// With tables of other sizes.
     pub fn with_limits(programs: &[KernelProgram], limits: &Limits) -> Result<Self> {
         crate::require_root();
+        cgroup::STALE.call_once(|| cgroup::remove_stale().expect("remove what killed tests have left"));
         let run = format!("egress-lab-{}-s{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let found = Places::find()?;
         let beside = |path: &PathBuf| path.with_file_name(&run);

@@ -1,0 +1,198 @@
+//! What lives longer than `egress run`: enforcement, for as long as the command's processes do, and nothing else.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    time::Duration,
+};
+
+use egress_tests::{
+    Cgroup, Lab, cgroup,
+    foreign::Foreign,
+    network::{address::BAD4, reached},
+    run::{Run, eventually},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn lab() -> Lab {
+    Lab::new().expect("the lab")
+}
+
+/// Whether a run of this process id has left a control group, pins or a process behind.
+fn left_by(run: u32) -> Vec<String> {
+    let name = format!("run-{run}-");
+    let mut left = Vec::new();
+    for place in [cgroup::mount().expect("a mount").join("egress"), "/sys/fs/bpf/egress".into()] {
+        let entries = fs::read_dir(&place).into_iter().flatten().filter_map(Result::ok);
+        let names = entries.map(|entry| entry.path().display().to_string());
+        left.extend(names.filter(|path| path.contains(&name)));
+    }
+    left
+}
+
+/// Starts an attempt that sleeps, tries, sleeps, tries again; returns once it is inside.
+fn sleeper(run: &Run<'_>, steps: &[&str]) -> (std::process::Child, u32) {
+    let program = run.program();
+    let mut command = vec![program.as_str(), "sleep 1"];
+    command.extend(steps);
+    let mut child = run.command(&command).spawn().expect("egress starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("the command started");
+    let inside = contained_by(child.id());
+    (child, inside)
+}
+
+/// The process id of the command of the run of this process id.
+fn contained_by(run: u32) -> u32 {
+    let left = left_by(run);
+    let group = left.iter().find(|path| path.contains("cgroup")).expect("the run's control group");
+    let procs = fs::read_to_string(Path::new(group).join("cgroup.procs")).expect("its processes");
+    procs.trim().parse().expect("one process")
+}
+
+/// Process ids of the keepers whose parent was this run.
+fn keeper_of(run: u32) -> Option<u32> {
+    let entries = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let mut numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.starts_with("Name:\tegress-keeper\n") && status.contains(&format!("PPid:\t{run}\n"))
+    })
+}
+
+#[test]
+fn the_scope_outlives_its_supervisor() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let steps = [
+        "sleep 600",
+        "socket inet stream",
+        "?connect 203.0.113.66:443",
+        "?connect 203.0.113.10:443",
+        "sleep 200",
+    ];
+    let (mut child, _) = sleeper(&run, &steps);
+    let id = child.id();
+    kill(Pid::from_raw(id.cast_signed()), Signal::SIGKILL).expect("kill egress");
+    child.wait().expect("egress is dead");
+    assert!(!left_by(id).is_empty(), "the command still runs, so its scope must be there");
+    let mut rest = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut rest).expect("the command ends");
+    let errnos: Vec<_> = rest.lines().map(|line| line.split(' ').nth(1).unwrap_or("")).collect();
+    assert_eq!(errnos, ["0", "0", "1", "0", "0"], "{rest}");
+    let frames = lab.frames();
+    assert!(!reached(&frames, BAD4.into()), "something got out after the supervisor's death");
+    assert!(eventually(SOON, || left_by(id).is_empty()), "left behind: {:?}", left_by(id));
+}
+
+#[test]
+fn what_a_crash_leaves_is_cleaned_by_the_next_run() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let (mut child, inside) = sleeper(&run, &["sleep 5000"]);
+    let id = child.id();
+    let keeper = keeper_of(id).expect("a keeper");
+    for process in [id, keeper, inside] {
+        kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL).expect("kill it");
+    }
+    child.wait().expect("egress is dead");
+    assert!(!left_by(id).is_empty(), "nobody is there to tidy up");
+    // The killed command leaves its control group only once it has been reaped.
+    assert!(eventually(SOON, || {
+        run.run(&["true"]);
+        left_by(id).is_empty()
+    }));
+}
+
+/// Two views of the machine that share the BPF file system: what one cannot see is not a leftover of the other.
+#[test]
+fn a_run_that_is_out_of_sight_is_left_alone() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    let run = Run::new(&lab);
+    let (mut child, _) = sleeper(&run, &["sleep 700"]);
+    let pins = |id| left_by(id).into_iter().filter(|path| path.contains("bpf")).count();
+    assert_eq!(pins(child.id()), 1, "the run has a directory of pins");
+    let other = Run::new(&lab);
+    let covers = [(cgroup::mount().expect("a mount"), root.path().to_owned())];
+    let ended = other.end_of(&mut other.command_with(&["true"], &covers)).expect("egress runs");
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(pins(child.id()), 1, "the other run removed the pins: {}", ended.stderr);
+    assert!(child.wait().expect("egress ends").success());
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    for command in [&["true"][..], &["false"], &["/nonexistent"], &["sh", "-c", "kill -9 $$"]] {
+        let mut child = run.command(command).spawn().expect("egress starts");
+        let id = child.id();
+        child.wait().expect("egress ends");
+        assert!(left_by(id).is_empty(), "{command:?} left {:?}", left_by(id));
+        assert_eq!(keeper_of(id), None, "{command:?}");
+    }
+}
+
+/// What is still running in the scope when the command ends goes on, enforced, and the keeper tidies up after it.
+#[test]
+fn a_daemon_that_the_command_leaves_stays_enforced() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let program = run.program();
+    let script = format!(
+        "setsid {program} 'sleep 300' 'socket inet stream' '?connect 203.0.113.66:443' > {}/daemon 2>&1 < /dev/null &",
+        run.directory().display()
+    );
+    let mut child = run.command(&["sh", "-c", &script]).spawn().expect("egress starts");
+    let id = child.id();
+    assert!(child.wait().expect("egress ends").success());
+    assert!(eventually(SOON, || left_by(id).is_empty()), "left behind: {:?}", left_by(id));
+    let said = fs::read_to_string(run.directory().join("daemon")).expect("the daemon's output");
+    assert!(said.contains("connect 1 "), "{said}");
+    assert!(!reached(&lab.frames(), BAD4.into()));
+}
+
+/// A run that sees only this control group as the root, and a BPF file system of its own.
+fn confined(run: &Run<'_>, root: &Cgroup, command: &[&str]) -> egress_tests::run::Ended {
+    let covers =
+        [(cgroup::mount().expect("a mount"), root.path().to_owned()), ("/sys/fs/bpf".into(), "bpf".into())];
+    run.end_of(&mut run.command_with(command, &covers)).expect("egress starts")
+}
+
+fn left_in(root: &Cgroup) -> Vec<String> {
+    let entries = fs::read_dir(root.path()).expect("the control group").filter_map(Result::ok);
+    let directories = entries.filter(|entry| entry.path().is_dir());
+    directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_foreign_program_that_refuses_ours_is_named() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    let run = Run::new(&lab);
+    let ended = confined(&run, &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (0, "it ran\n"), "control: {}", ended.stderr);
+    Foreign::Exclusive.attach(root.path()).expect("attach a foreign program");
+    let ended = confined(&run, &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (116, ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("a foreign eBPF program refuses ours"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("enforcing policy"), "{}", ended.stderr);
+    assert_eq!(left_in(&root), [""; 0]);
+}
+
+#[test]
+fn a_delegated_cgroup_is_refused() {
+    let lab = lab();
+    let root = Cgroup::new().expect("a control group");
+    std::os::unix::fs::chown(root.path().join("cgroup.procs"), Some(65534), None).expect("delegate");
+    let ended = confined(&Run::new(&lab), &root, &["echo", "it", "ran"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (113, ""), "{}", ended.stderr);
+    assert_eq!(left_in(&root), [""; 0]);
+}
