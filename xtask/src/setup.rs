@@ -239,8 +239,13 @@ fn by_hand() -> String {
         |rust| format!("as root: apt-get install {}", rust.packages.join(" ")),
     );
     let home = env::var("CARGO_HOME").unwrap_or_else(|_| "~/.cargo".to_owned());
+    let first = if run::on_path("apt-get").is_some() && !run::is_root() {
+        "run `cargo xtask setup` as root, or "
+    } else {
+        ""
+    };
     format!(
-        "To build the kernel side, install by hand:\n\
+        "To build the kernel side, {first}install by hand:\n\
          1. a Rust compiler, {major}.{minor} or newer, with `core` for BPF; either\n   \
             {packages}; or\n   \
             rustup toolchain install nightly --profile minimal --component rust-src\n\
