@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::report::Row;
+use super::report::{Row, Target};
 use super::{Bench, median};
 
 const RUNS: usize = 15;
@@ -37,14 +37,14 @@ pub(crate) fn rows(bench: &Bench) -> Result<Vec<Row>> {
         unit: "ms",
         without: Some(median(&mut without)),
         with: median(&mut with),
-        target: Some(START_MS),
+        target: Some(Target::Total(START_MS)),
     };
     let rss = Row {
         name: "peak memory of the supervisor".to_owned(),
         unit: "MiB",
         without: None,
         with: peak_memory(bench, &policy)?,
-        target: Some(RSS_MIB),
+        target: Some(Target::Total(RSS_MIB)),
     };
     Ok(vec![start, rss])
 }

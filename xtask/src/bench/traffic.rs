@@ -10,10 +10,8 @@ use super::{Bench, median};
 use crate::netns::{Held, Pair};
 
 const ROUNDS: usize = 9;
-/// The address of the server across the cable.
-pub(crate) const SERVER: &str = "203.0.113.10";
-/// Where every server of the benchmarks listens.
-pub(crate) const PORT: u16 = 7000;
+const SERVER: &str = "203.0.113.10";
+const PORT: u16 = 7000;
 
 /// A policy with the servers among rules of every kind, as real ones have.
 const POLICY: &str = "version: 1
@@ -66,8 +64,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Starts a server at an address in a namespace.
-pub(crate) fn serve(bench: &Bench, mut cmd: Command, address: &str) -> Result<Held> {
+fn serve(bench: &Bench, mut cmd: Command, address: &str) -> Result<Held> {
     let mut held = Held::start(cmd.arg(&bench.load).args(["bench-serve", &format!("{address}:{PORT}")]))?;
     let out = held.child().stdout.take().context("the server has no output")?;
     let mut first = String::new();
