@@ -3,7 +3,7 @@
 //! connect6 sees IPv4-mapped destinations as such; connect4 only those of IPv4 sockets.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, decide};
+use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, Verdict, decide};
 
 use crate::{
     maps::{self, Maps},
@@ -54,15 +54,26 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
 fn datagram(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
     let decision = decide(&Maps, scope, &flow);
     let tag = socket::tag_or_new(socket_of(ctx));
-    if !tag.is_null() {
-        socket::used_by_current(tag);
-        if decision.passes() {
-            socket::approve(tag, scope, &flow, decision, false);
-        } else {
-            socket::disapprove(tag);
-        }
+    if tag.is_null() {
+        // What is corked for this peer could not be told from what a later connect approves.
+        return refuse_unless_allowed(ctx, scope, &flow, decision);
+    }
+    socket::used_by_current(tag);
+    if decision.passes() {
+        socket::approve(tag, scope, &flow, decision, false);
+    } else {
+        socket::disapprove(tag);
     }
     1
+}
+
+#[inline(always)]
+fn refuse_unless_allowed(ctx: &SockAddrContext, scope: &Scope, flow: &Flow, decision: Decision) -> i32 {
+    let decision = decision.in_mode(scope);
+    if !matches!(decision.verdict, Verdict::Allow) {
+        report(scope, Hook::Connect, decision, || attempt(ctx, flow.address, flow.port));
+    }
+    i32::from(decision.passes())
 }
 
 /// Ping, MPTCP and the like: refused at `create`, so this is a socket from before the attach.

@@ -3,13 +3,14 @@
 //! Everything is named after the run: `<cgroup2 mount>/egress/<run>` and `<bpffs>/egress/<run>`.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Read as _, Seek as _},
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -142,14 +143,16 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`]; nothing is left behind.
     pub fn create(places: &Places, run: &str) -> Result<Self, CgroupError> {
-        let path = places.cgroups.join(run);
-        create_directories(&places.cgroups, &path)?;
-        let result = Self::open(places, run).and_then(|cgroup| {
-            cgroup.refuse_delegated(places)?;
-            Ok(cgroup)
-        });
+        let (path, pins) = (places.cgroups.join(run), places.pins.join(run));
+        let _shared = SharedLock::take(&places.cgroups)?;
+        create_private(&path, 0o711).map_err(CgroupError::io("make the cgroup", &path))?;
+        let result = create_private(&pins, 0o700)
+            .map_err(CgroupError::io("make the pin directory", &pins))
+            .and_then(|()| Self::open(places, run))
+            .and_then(|cgroup| cgroup.refuse_delegated(places).map(|()| cgroup));
         if result.is_err() {
-            remove_directories(&places.cgroups, &path);
+            remove_tree(&path);
+            remove_pins_and_parents(&path, &pins);
         }
         result
     }
@@ -253,12 +256,15 @@ pub fn is_populated(events: &mut File) -> io::Result<bool> {
 /// names of the runs. Those that still have processes stay enforced and are left alone.
 pub fn clean_up(places: &Places) -> Vec<String> {
     let mut removed = Vec::new();
+    // A run that is being made has no lock of its own for a moment. If this one cannot be had, the next run tidies up.
+    let Ok(_shared) = SharedLock::take(&places.cgroups) else { return removed };
     for path in subdirectories(&places.cgroups) {
         let Some(run) = path.file_name().and_then(|name| name.to_str()) else { continue };
         // A supervisor and its keeper hold the lock shared.
         let Ok(directory) = File::open(&path) else { continue };
         let Ok(lock) = Flock::lock(directory, FlockArg::LockExclusiveNonblock) else { continue };
-        if remove_scope(&path, &places.pins.join(run)) {
+        if remove_tree(&path) {
+            enforce::remove_pins(&places.pins.join(run));
             removed.push(run.to_owned());
         }
         drop(lock);
@@ -278,14 +284,20 @@ pub fn clean_up(places: &Places) -> Vec<String> {
 
 /// Removes a scope in which no process lives; whether it did. The cgroup goes first: as long as it exists its pins must.
 pub(super) fn remove_scope(path: &Path, pins: &Path) -> bool {
+    let Some(_shared) = path.parent().and_then(|parent| SharedLock::take(parent).ok()) else { return false };
     if !remove_tree(path) {
         return false;
     }
+    remove_pins_and_parents(path, pins);
+    true
+}
+
+/// The parents only if they are empty.
+fn remove_pins_and_parents(path: &Path, pins: &Path) {
     enforce::remove_pins(pins);
     for parent in [path.parent(), pins.parent()].into_iter().flatten() {
         let _in_use = fs::remove_dir(parent);
     }
-    true
 }
 
 /// Removes a cgroup and what processes made below it; false if one of them is in use.
@@ -299,26 +311,43 @@ fn remove_tree(path: &Path) -> bool {
     }
 }
 
-fn remove_directories(parent: &Path, path: &Path) {
-    let _gone = fs::remove_dir(path);
-    let _in_use = fs::remove_dir(parent);
+/// Held while directories that runs share are made or removed: a lock on the directory of all scopes, which only root can
+/// open.
+struct SharedLock {
+    _directory: Flock<File>,
 }
 
-fn create_directories(parent: &Path, path: &Path) -> Result<(), CgroupError> {
-    // Another run may remove the shared parent between the two calls.
-    for _ in 0..100 {
-        match fs::create_dir(parent) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(CgroupError::io("make the cgroup", parent)(error));
+impl SharedLock {
+    fn take(directory: &Path) -> Result<Self, CgroupError> {
+        for _ in 0..300 {
+            create_private(directory, 0o711).map_err(CgroupError::io("make the cgroup", directory))?;
+            // It may be removed by another run before it is locked.
+            let Ok(file) = File::open(directory) else { continue };
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if is_same(&lock, directory) => return Ok(Self { _directory: lock }),
+                _ => std::thread::sleep(Duration::from_millis(10)),
             }
-            _ => {}
         }
-        match fs::create_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => return result.map_err(CgroupError::io("make the cgroup", path)),
-        }
+        let busy = io::Error::other("another `egress` has held it for seconds");
+        Err(CgroupError::io("lock", directory)(busy))
     }
-    Err(CgroupError::io("make the cgroup", path)(io::ErrorKind::NotFound.into()))
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
+        _ => false,
+    }
+}
+
+/// Makes a directory, and its parents, unless it is there; what is made has this mode.
+fn create_private(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().mode(mode).recursive(true).create(path)?;
+    // A cgroup's directory ignores the mode it is made with.
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 fn subdirectories(path: &Path) -> Vec<PathBuf> {

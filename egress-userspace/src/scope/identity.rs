@@ -74,8 +74,8 @@ impl Identity {
     fn named(user: &str) -> Result<Self, IdentityError> {
         match (account(user), user.parse::<u32>()) {
             (Some(account), _) => Ok(Self::of(account.uid, Some(account), None)),
-            (None, Ok(uid)) => Ok(Self::of(Uid::from_raw(uid), None, None)),
-            (None, Err(_)) => Err(IdentityError::NoSuchUser(user.to_owned())),
+            (None, Ok(uid)) if uid != NO_ID => Ok(Self::of(Uid::from_raw(uid), None, None)),
+            (None, _) => Err(IdentityError::NoSuchUser(user.to_owned())),
         }
     }
 
@@ -96,10 +96,15 @@ impl Identity {
     }
 }
 
+/// To setresuid(2) and setresgid(2) this means "leave as it is": the command would run as root.
+const NO_ID: u32 = u32::MAX;
+
 fn sudo_id(variable: &'static str) -> Result<Option<u32>, IdentityError> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().map(Some).map_err(|_| IdentityError::BadSudo(variable, text)),
-        Err(_) => Ok(None),
+    let Some(text) = std::env::var_os(variable) else { return Ok(None) };
+    let text = text.to_string_lossy().into_owned();
+    match text.parse() {
+        Ok(id) if id != NO_ID => Ok(Some(id)),
+        _ => Err(IdentityError::BadSudo(variable, text)),
     }
 }
 
@@ -120,11 +125,12 @@ fn find_account(passwd: &str, key: &str) -> Option<Account> {
 
 /// One line of passwd(5).
 fn parse_account(line: &str) -> Option<Account> {
+    let id = |text: &str| text.parse().ok().filter(|id| *id != NO_ID);
     let mut fields = line.split(':');
     let name = fields.next()?.to_owned();
     let _password = fields.next()?;
-    let uid = Uid::from_raw(fields.next()?.parse().ok()?);
-    let gid = Gid::from_raw(fields.next()?.parse().ok()?);
+    let uid = Uid::from_raw(id(fields.next()?)?);
+    let gid = Gid::from_raw(id(fields.next()?)?);
     let _comment = fields.next()?;
     let (home, shell) = (PathBuf::from(fields.next()?), PathBuf::from(fields.next()?));
     Some(Account { name, uid, gid, home, shell })
@@ -160,7 +166,7 @@ fn ask(program: &str, arguments: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/ann:/bin/zsh\n\
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nleave:x:4294967295:0::/:/bin/sh\nann:x:1000:100:Ann,,,:/home/ann:/bin/zsh\n\
                           1000:x:7:7::/:/bin/sh\nbroken:x:no:1::/:/bin/sh\nshort:x:8\n";
 
     #[test]
@@ -169,6 +175,7 @@ mod tests {
         assert_eq!(find("ann"), Some(("ann".to_owned(), 1000)));
         assert_eq!(find("1000"), Some(("1000".to_owned(), 7)));
         assert_eq!(find("0"), Some(("root".to_owned(), 0)));
+        assert_eq!((find("leave"), find("4294967295")), (None, None));
         assert_eq!((find("broken"), find("short"), find("8"), find("")), (None, None, None, None));
     }
 

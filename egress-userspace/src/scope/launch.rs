@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::unix::process::CommandExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -191,21 +191,38 @@ fn prepare(identity: &Identity, mask: &SigSet, procs: &File, mut announce: &Pipe
     Ok(())
 }
 
-/// For a command that runs as root, which owns `cgroup.procs` and the pins: makes cgroups read-only and covers the BPF
-/// file systems, in a mount namespace that only a capability it does not have could change.
+/// For a command that runs as root, which owns `cgroup.procs`, the pins, and kernel settings that name programs to be run
+/// outside (`core_pattern`): makes `/sys`, cgroups and `/proc/sys` read-only and covers the BPF file systems, in a mount
+/// namespace that only a capability it does not have could change. A fresh `/proc` or `/sys`, mounted in a user namespace,
+/// cannot show more than these do: the kernel refuses it (`mount_too_revealing`).
 fn hide_enforcement() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    for place in cgroup::mounted(&mounts, "cgroup2") {
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-        mount(none, &place, none, flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, none)?;
+    for place in
+        ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"]
+    {
+        if Path::new(place).exists() {
+            mount(Some(place), place, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            read_only(Path::new(place))?;
+        }
+    }
+    let kernel =
+        ["sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs", "pstore", "efivarfs"];
+    for place in kernel.into_iter().flat_map(|kind| cgroup::mounted(&mounts, kind)) {
+        read_only(&place)?;
     }
     for place in cgroup::mounted(&mounts, "bpf") {
         mount(Some("none"), &place, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=4k,mode=000"))?;
     }
     Ok(())
+}
+
+fn read_only(place: &Path) -> io::Result<()> {
+    let bind = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let flags = bind | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(None::<&str>, place, None::<&str>, flags, None::<&str>)?)
 }
 
 fn kept() -> CapsHashSet {
