@@ -334,3 +334,45 @@ fn the_first_instruction_is_covered() {
     assert_eq!(fates.iter().sum::<u64>(), starts);
     assert!(!reached(&lab.frames(), BAD4.into()), "a first instruction got out");
 }
+
+#[test]
+fn a_command_of_root_cannot_set_what_the_kernel_runs() {
+    let lab = lab();
+    // Each is written back as it is, so that a hole changes nothing either.
+    let script = "for f in /proc/sys/kernel/core_pattern /proc/sys/net/core/optmem_max; do \
+                  v=$(cat $f) && echo \"$v\" > $f && echo WRITTEN $f; done; \
+                  unshare -Uprmf --mount-proc sh -c 'f=/proc/sys/kernel/core_pattern; \
+                  v=$(cat $f) && echo \"$v\" > $f && echo WRITTEN in a fresh proc'; exit 0";
+    let control = Command::new("sh").args(["-c", script]).output().expect("sh starts");
+    let written = String::from_utf8_lossy(&control.stdout).matches("WRITTEN /proc").count();
+    assert_eq!(written, 2, "outside, root writes both");
+    let ended = Run::new(&lab).option(&["--user", "root"]).run(&["sh", "-c", script]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(!ended.stdout.contains("WRITTEN"), "{}", ended.stdout);
+}
+
+#[test]
+fn an_id_that_means_no_change_is_refused() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let mut command = run.command(&["id"]);
+    command.env("SUDO_UID", "4294967295").env("SUDO_GID", "1000");
+    let ended = run.end_of(&mut command).expect("egress starts");
+    assert_eq!((ended.code(), ended.stdout.as_str()), (125, ""), "{}", ended.stderr);
+    let ended = Run::new(&lab).option(&["--user", "4294967295"]).run(&["id"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (121, ""), "{}", ended.stderr);
+}
+
+#[test]
+fn runs_that_start_together_leave_each_other_alone() {
+    let lab = lab();
+    let runs: Vec<_> = (0..30).map(|_| Run::new(&lab)).collect();
+    let children: Vec<_> =
+        runs.iter().map(|run| run.command(&["echo", "ran"]).spawn().expect("egress starts")).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("egress ends");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ran\n", "{errors}");
+        assert!(!errors.contains("earlier crash"), "{errors}");
+    }
+}
