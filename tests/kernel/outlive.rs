@@ -56,6 +56,35 @@ fn contained_by(run: u32) -> u32 {
     procs.trim().parse().expect("one process")
 }
 
+/// Killed at whatever moment, nothing gets out, and after the next run nothing is left.
+#[test]
+fn a_kill_at_any_moment_leaks_nothing() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let program = run.program();
+    let try_again = ["socket inet stream", "?connect 203.0.113.66:443", "sleep 20"];
+    let mut command = vec![program.as_str()];
+    command.extend(try_again.iter().cycle().take(try_again.len() * 5));
+    let mut killed = Vec::new();
+    for moment in 0..30 {
+        let mut child = run.command(&command).spawn().expect("egress starts");
+        std::thread::sleep(Duration::from_millis(moment * 10));
+        let _ended = child.kill();
+        child.wait().expect("egress is dead");
+        killed.push(child.id());
+    }
+    let left = || killed.iter().flat_map(|id| left_by(*id)).collect::<Vec<_>>();
+    assert!(
+        eventually(SOON, || {
+            run.run(&["true"]);
+            left().is_empty()
+        }),
+        "left behind: {:?}",
+        left()
+    );
+    assert!(!reached(&lab.frames(), BAD4.into()), "something got out");
+}
+
 /// Process ids of the keepers whose parent was this run.
 fn keeper_of(run: u32) -> Option<u32> {
     let entries = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
@@ -116,7 +145,7 @@ fn a_run_that_is_out_of_sight_is_left_alone() {
     let lab = lab();
     let root = Cgroup::new().expect("a control group");
     let run = Run::new(&lab);
-    let (mut child, _) = sleeper(&run, &["sleep 700"]);
+    let (mut child, inside) = sleeper(&run, &["sleep 20000"]);
     let pins = |id| left_by(id).into_iter().filter(|path| path.contains("bpf")).count();
     assert_eq!(pins(child.id()), 1, "the run has a directory of pins");
     let other = Run::new(&lab);
@@ -124,7 +153,8 @@ fn a_run_that_is_out_of_sight_is_left_alone() {
     let ended = other.end_of(&mut other.command_with(&["true"], &covers)).expect("egress runs");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(pins(child.id()), 1, "the other run removed the pins: {}", ended.stderr);
-    assert!(child.wait().expect("egress ends").success());
+    kill(Pid::from_raw(inside.cast_signed()), Signal::SIGKILL).expect("end the command");
+    assert_eq!(child.wait().expect("egress ends").code(), Some(137));
 }
 
 #[test]

@@ -317,7 +317,7 @@ fn an_option_allows_one_more_destination() {
 #[test]
 fn the_first_instruction_is_covered() {
     let lab = lab();
-    let starts: u64 = std::env::var("EGRESS_STARTS").map_or(200, |text| text.parse().expect("a number"));
+    let starts: u64 = std::env::var("EGRESS_STARTS").map_or(1000, |text| text.parse().expect("a number"));
     let run = Run::new(&lab);
     let program = run.program();
     // Each is a program of its own, started inside; the first of them by egress itself.
