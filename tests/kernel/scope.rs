@@ -9,7 +9,7 @@ use egress_tests::{
     cases::{Honest, Told, allowed, case, denied, honest},
     foreign::Foreign,
     judge,
-    network::address::{BAD4, GOOD4},
+    network::address::{BAD4, BAD6, GOOD4, GOOD6},
     policies, rows,
     scope::{Scope, told},
 };
@@ -302,7 +302,8 @@ fn a_listed_port_as_source_opens_nothing() {
 fn a_permitted_address_may_be_translated() {
     let lab = Lab::new().expect("the lab");
     let rules = format!(
-        "table ip nat {{ chain output {{ type nat hook output priority -100; \
+        "table ip6 nat {{ chain output {{ type nat hook output priority -100; \
+         ip6 daddr {GOOD6} dnat to {BAD6}; }}; }}\ntable ip nat {{ chain output {{ type nat hook output priority -100; \
          ip daddr {GOOD4} dnat to {BAD4}; }}; }}\n"
     );
     let mut nft = Command::new("nft");
@@ -310,7 +311,7 @@ fn a_permitted_address_may_be_translated() {
     let output = lab.agent.place(&mut nft).output().expect("run nft (package nftables)");
     assert!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
     let mut scope = Scope::open(&policies::lab()).expect("a scope");
-    const PASSING: [Honest; 2] = [
+    const PASSING: [Honest; 5] = [
         honest(
             "TCP",
             &["socket inet stream", "connect 203.0.113.10:443", "send translated-tcp", "receive"],
@@ -323,9 +324,52 @@ fn a_permitted_address_may_be_translated() {
             "translated-udp",
             &[allowed(Hook::Packet)],
         ),
+        honest(
+            "connected UDP to a mapped address",
+            &["socket inet6 dgram", "connect [::ffff:203.0.113.10]:443", "send translated-mapped", "receive"],
+            "translated-mapped",
+            &[allowed(Hook::Sendmsg)],
+        ),
+        honest(
+            "TCP over IPv6",
+            &["socket inet6 stream", "connect [2001:db8:10::10]:443", "send translated-tcp6", "receive"],
+            "translated-tcp6",
+            &[allowed(Hook::Connect)],
+        ),
+        honest(
+            "connected UDP over IPv6",
+            &[
+                "socket inet6 dgram",
+                "connect [2001:db8:10::10]:443",
+                "cmsg 41 67 02000000 translated-udp6",
+                "receive",
+            ],
+            "translated-udp6",
+            &[allowed(Hook::Packet)],
+        ),
     ];
     judge::report(PASSING.iter().filter_map(|case| judge::passes(case, &mut scope, &lab).err()));
-    const DIRECT: [Case; 2] = [
+    const DIRECT: [Case; 4] = [
+        // The tag approves the peer, but the first hop is another: what translation may do, a source route may not.
+        case(
+            "a source route by way of the backend",
+            &["socket inet dgram", "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak"],
+            Proof::Carries("leak"),
+            ("send", EPERM),
+            &[denied(Hook::Packet, Reason::NotPlain)],
+        ),
+        case(
+            "a routing header by way of the backend",
+            &[
+                "socket inet6 dgram",
+                "connect [2001:db8:10::10]:443",
+                "option 41 57 00040401010000000000000000000000000000000000000020010db8006600000000000000000066",
+                "send leak",
+            ],
+            Proof::Carries("leak"),
+            ("send", EPERM),
+            &[denied(Hook::Packet, Reason::NotPlain)],
+        ),
         case(
             "the backend itself",
             &["socket inet stream", "connect 203.0.113.66:443"],
