@@ -225,9 +225,9 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         Class::Broadcast => return Decision::deny(Reason::Broadcast, 0),
     };
     match permit(tables, scope, flow, address) {
-        Some(permit) if tables.now() < permit.expires => Decision::allow(Reason::Permit, permit.rule),
-        Some(permit) => Decision::deny(Reason::Expired, permit.rule),
-        None => Decision::deny(reason, 0),
+        (Some(rule), true) => Decision::allow(Reason::Permit, rule),
+        (Some(rule), false) => Decision::deny(Reason::Expired, rule),
+        (None, _) => Decision::deny(reason, 0),
     }
 }
 
@@ -249,20 +249,22 @@ fn covering<T: Tables>(
     }
 }
 
-/// The permit that covers the flow; of several, one that holds goes before one that has expired.
+/// The rule of a permit that covers the flow, and whether it holds: of several the smallest block of ports that
+/// holds, else the smallest that has expired.
 #[inline(always)]
-fn permit<T: Tables>(tables: &T, scope: &Scope, flow: &Flow, address: Address) -> Option<Permit> {
-    let key = |block| PermitKey::new(scope.slot, flow.transport, address, flow.port, block);
-    let exact = tables.permit(&key(PermitKey::BLOCKS[0]));
-    if scope.blocks == 0 {
-        return exact;
-    }
-    let mut best = exact;
-    for block in &PermitKey::BLOCKS[1..] {
-        match tables.permit(&key(*block)) {
-            Some(found) if best.is_none_or(|best| best.expires < found.expires) => best = Some(found),
-            _ => {}
+fn permit<T: Tables>(tables: &T, scope: &Scope, flow: &Flow, address: Address) -> (Option<RuleId>, bool) {
+    let mut expired = None;
+    for block in PermitKey::BLOCKS {
+        let key = PermitKey::new(scope.slot, flow.transport, address, flow.port, block);
+        if let Some(permit) = tables.permit(&key) {
+            if tables.now() < permit.expires {
+                return (Some(permit.rule), true);
+            }
+            expired = expired.or(Some(permit.rule));
+        }
+        if scope.blocks == 0 {
+            break;
         }
     }
-    best
+    (expired, false)
 }

@@ -3,10 +3,10 @@
 //! connect6 sees IPv4-mapped destinations as such; connect4 only those of IPv4 sockets.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, Verdict, decide};
+use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, Verdict};
 
 use crate::{
-    maps::{self, Maps},
+    maps,
     report::report,
     socket::{self, attempt, destination, socket_of},
 };
@@ -36,7 +36,7 @@ fn connect(ctx: &SockAddrContext, v6: bool) -> i32 {
 
 #[inline(always)]
 fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
-    let decision = decide(&Maps, scope, &flow).in_mode(scope);
+    let decision = maps::decide(scope, &flow).in_mode(scope);
     if decision.passes() {
         let tag = socket::tag_or_new(socket_of(ctx));
         if !tag.is_null() {
@@ -52,7 +52,7 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
 /// address. So it is neither refused nor an attempt; it only notes an approved peer, and `packet` judges what is sent.
 #[inline(always)]
 fn datagram(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
-    let decision = decide(&Maps, scope, &flow);
+    let decision = maps::decide(scope, &flow);
     let tag = socket::tag_or_new(socket_of(ctx));
     if tag.is_null() {
         // What is corked for this peer could not be told from what a later connect approves.

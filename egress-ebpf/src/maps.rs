@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
 };
 use egress_common::{
-    Address, Counters, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope, Tables, Tag,
-    Transport,
+    Address, Counters, Decision, Flow, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope,
+    Tables, Tag, Transport,
 };
 
 const NO_PREALLOC: u32 = 1;
@@ -99,8 +99,14 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// [`egress_common::decide`] over the maps.
+#[inline(always)]
+pub(crate) fn decide(scope: &Scope, flow: &Flow) -> Decision {
+    egress_common::decide(&Maps, scope, flow)
+}
+
 /// The tables in the kernel's maps.
-pub(crate) struct Maps;
+struct Maps;
 
 impl Tables for Maps {
     #[inline(always)]

@@ -9,10 +9,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport, decide};
+use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport};
 
 use crate::{
-    maps::{self, Maps},
+    maps,
     report::{Attempt, report},
     socket,
 };
@@ -54,7 +54,7 @@ fn packet(ctx: SkBuffContext) -> i32 {
         return pass(&ctx, &scope, &packet, tag);
     }
     let flow = if answers(&ctx, &flow) { flow } else { Flow { local_port: 0, ..flow } };
-    let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
+    let decision = maps::decide(&scope, &flow).in_mode(&scope);
     if !matches!(decision.verdict, egress_common::Verdict::Allow) {
         report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
     }

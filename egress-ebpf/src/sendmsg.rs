@@ -3,10 +3,10 @@
 //! sendmsg4 sees IPv4-mapped destinations of IPv6 sockets too.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Flow, Hook, Scope, Tag, Transport, Verdict, decide};
+use egress_common::{Flow, Hook, Scope, Tag, Transport, Verdict};
 
 use crate::{
-    maps::{self, Maps},
+    maps,
     report::{count, report},
     socket::{self, attempt, destination, socket_of},
 };
@@ -31,7 +31,7 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
     }
     let scope = maps::scope();
     let flow = Flow { transport: Transport::Udp, address, port, local_port: 0 };
-    let decision = decide(&Maps, &scope, &flow).in_mode(&scope);
+    let decision = maps::decide(&scope, &flow).in_mode(&scope);
     let tag = socket::tag_or_new(socket_of(ctx));
     let mut repeated = false;
     if !tag.is_null() {

@@ -70,10 +70,7 @@ impl Engine {
         typed_errno: bool,
     ) -> Result<Self, EnforceError> {
         let set_retval = u8::from(typed_errno);
-        let mut ebpf = EbpfLoader::new()
-            // The programs read no kernel structures, so the kernel's own type information (some megabytes, and
-            // most of the start-up time) is not needed.
-            .btf(None)
+        let mut ebpf = loader()
             .override_global("SET_RETVAL", &set_retval, true)
             .map_max_entries("PERMITS", limits.permits)
             .map_max_entries("NETWORKS", limits.networks)
@@ -118,6 +115,23 @@ impl Engine {
             _ => Err(EnforceError::other("find a map", name)),
         }
     }
+}
+
+/// A loader without the kernel's own type information. The programs read no kernel structures, and reading it is half of
+/// the start-up time and memory; but the library does so whenever a loader is made, before it can be told. So it is made
+/// at a moment when this process may open nothing.
+fn loader<'a>() -> EbpfLoader<'a> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    if let Ok((_, hard)) = limits {
+        let _unlimited = setrlimit(Resource::RLIMIT_NOFILE, 0, hard);
+    }
+    let mut loader = EbpfLoader::new();
+    if let Ok((soft, hard)) = limits {
+        let _as_it_was = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    }
+    loader.btf(None);
+    loader
 }
 
 fn load_program(ebpf: &mut Ebpf, program: KernelProgram) -> Result<(), EnforceError> {
