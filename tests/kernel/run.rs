@@ -171,8 +171,9 @@ fn status_field(status: &str, name: &str) -> u64 {
 
 #[test]
 fn the_command_has_lost_what_leads_out() {
-    // NET_ADMIN, NET_RAW, SYS_MODULE, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF, SYS_RAWIO, DAC_READ_SEARCH, MKNOD.
-    let leading_out: u64 = [12, 13, 16, 19, 21, 38, 39, 17, 2, 27].map(|bit| 1_u64 << bit).iter().sum();
+    // NET_ADMIN, NET_RAW, SYS_MODULE, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF, SYS_RAWIO, DAC_READ_SEARCH, MKNOD; SETGID and
+    // SETUID, because /proc/PID/root of another user's process shows the control groups as they are outside.
+    let leading_out: u64 = [12, 13, 16, 19, 21, 38, 39, 17, 2, 27, 6, 7].map(|bit| 1_u64 << bit).iter().sum();
     let lab = lab();
     for user in ["root", "nobody"] {
         let ended = Run::new(&lab).option(&["--user", user]).run(&["cat", "/proc/self/status"]);
@@ -212,6 +213,17 @@ fn a_network_socket_as_standard_input_is_refused() {
     let ended = run.end_of(&mut command).expect("egress starts");
     assert_eq!(ended.code(), 125, "{}", ended.stderr);
     assert!(ended.stderr.contains("standard input is a network socket"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_directory_as_standard_input_is_refused() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let mut command = run.command(&["true"]);
+    command.stdin(fs::File::open("/").expect("the root"));
+    let ended = run.end_of(&mut command).expect("egress starts");
+    assert_eq!(ended.code(), 125, "{}", ended.stderr);
+    assert!(ended.stderr.contains("standard input is a directory"), "{}", ended.stderr);
 }
 
 #[test]

@@ -21,7 +21,9 @@ use super::{cgroup, identity::Identity};
 
 /// What a command may keep if it runs as root. Everything else, and in particular `NET_RAW`, `NET_ADMIN`, `BPF`,
 /// `PERFMON`, `SYS_ADMIN`, `SYS_PTRACE`, `SYS_MODULE`, `MKNOD` and `DAC_READ_SEARCH`, would lead out of the scope.
-const KEPT: [Capability; 12] = [
+/// With `SETUID` and `SETGID` it could become any user, whose processes outside it may then look into: `/proc/PID/root`
+/// is a way to the cgroups as they are mounted outside.
+const KEPT: [Capability; 10] = [
     Capability::CAP_AUDIT_WRITE,
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -30,8 +32,6 @@ const KEPT: [Capability; 12] = [
     Capability::CAP_IPC_LOCK,
     Capability::CAP_KILL,
     Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
     Capability::CAP_SYS_CHROOT,
     Capability::CAP_SYS_NICE,
 ];
@@ -69,6 +69,9 @@ pub enum LaunchError {
         /// Why.
         source: io::Error,
     },
+    /// A standard descriptor is a directory.
+    #[error("{0} is a directory: through it the command could reach files that are hidden from it")]
+    DirectoryAsStdio(&'static str),
     /// A standard descriptor is a network socket.
     #[error(
         "{0} is a network socket: it was made outside the scope and stays outside it for ever, so the command could \
@@ -114,7 +117,7 @@ impl Launch {
     /// # Errors
     /// [`LaunchError`]; nothing runs then.
     pub fn start(&self, procs: &File) -> Result<Child, LaunchError> {
-        refuse_sockets_as_stdio()?;
+        refuse_ways_out_as_stdio()?;
         let program = PathBuf::from(&self.command[0]);
         let pipe = |source| LaunchError::Step { step: "make a pipe", source };
         let (mut steps, announce) = io::pipe().map_err(pipe)?;
@@ -264,7 +267,7 @@ fn close_on_exec_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn refuse_sockets_as_stdio() -> Result<(), LaunchError> {
+fn refuse_ways_out_as_stdio() -> Result<(), LaunchError> {
     for (number, name) in [(0, "standard input"), (1, "standard output"), (2, "standard error")] {
         let mut domain: libc::c_int = 0;
         let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or(4);
@@ -280,6 +283,9 @@ fn refuse_sockets_as_stdio() -> Result<(), LaunchError> {
         };
         if result == 0 && domain != libc::AF_UNIX {
             return Err(LaunchError::SocketAsStdio(name));
+        }
+        if std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|stdio| stdio.is_dir()) {
+            return Err(LaunchError::DirectoryAsStdio(name));
         }
     }
     Ok(())
