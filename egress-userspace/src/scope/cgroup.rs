@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag, openat},
+    sys::stat::Mode,
+};
 
 use crate::enforce;
 
@@ -207,8 +210,11 @@ impl Cgroup {
     /// # Errors
     /// As `open(2)`.
     pub fn procs(&self) -> Result<File, CgroupError> {
-        let path = self.path.join("cgroup.procs");
-        File::options().write(true).open(&path).map_err(CgroupError::io("open", &path))
+        // By the directory, not its path: at that there may be another cgroup now, one without programs.
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        openat(self.fd(), "cgroup.procs", flags, Mode::empty())
+            .map(File::from)
+            .map_err(|error| CgroupError::io("open", &self.path.join("cgroup.procs"))(error.into()))
     }
 
     /// Ids of the processes inside, children cgroups included.

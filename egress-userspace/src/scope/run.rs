@@ -198,6 +198,8 @@ async fn supervise(
     let launch =
         Launch { command: options.command.clone(), identity: identity.clone(), mask: signals.mask_before() };
     let mut stream = signals.into_stream().map_err(RunError::io("watch signals"))?;
+    // Resolving took its time, in which somebody may have detached a program.
+    scope.attachment().verify()?;
     let mut child = launch.start(&scope.cgroup().procs()?)?;
     let status = loop {
         let (fresh, tick_at) = (events.fresh, events.tick_at);
