@@ -363,6 +363,24 @@ fn a_command_of_root_cannot_set_what_the_kernel_runs() {
     assert!(!ended.stdout.contains("WRITTEN"), "{}", ended.stdout);
 }
 
+/// Mutation seen to fail here: only what is below /proc made read-only.
+#[test]
+fn a_command_of_root_cannot_set_it_through_another_proc() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    let proc = run.directory().join("proc");
+    fs::create_dir(&proc).expect("a mount point");
+    let script = format!(
+        "f={}/sys/kernel/core_pattern; v=$(cat $f) && echo \"$v\" > $f && echo WRITTEN",
+        proc.display()
+    );
+    let run = run.option(&["--user", "root"]);
+    let mut command = run.command_with(&["sh", "-c", &script], &[(proc, "/proc".into())]);
+    let ended = run.end_of(&mut command).expect("egress starts");
+    assert!(ended.stderr.contains("Read-only file system"), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "");
+}
+
 #[test]
 fn an_id_that_means_no_change_is_refused() {
     let lab = lab();

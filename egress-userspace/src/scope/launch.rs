@@ -201,14 +201,14 @@ fn prepare(identity: &Identity, mask: &SigSet, procs: &File, mut announce: &Pipe
 fn hide_enforcement() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    // Private: what is mounted outside later, a cgroup2 for a container say, must not appear in here, writable.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    for place in
-        ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"]
-    {
-        if Path::new(place).exists() {
-            mount(Some(place), place, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
-            read_only(Path::new(place))?;
+    let settings = ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi"];
+    for proc in cgroup::mounted(&mounts, "proc") {
+        for place in settings.iter().map(|name| proc.join(name)).filter(|place| place.exists()) {
+            mount(Some(&place), &place, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            read_only(&place)?;
         }
     }
     let kernel =
