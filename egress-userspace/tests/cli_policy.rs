@@ -39,7 +39,7 @@ fn check_of_several_files_fails_if_one_does() {
     exit code 1
     --- stdout
     policies/deny-all.yaml: ok: deny-all, 0 rules
-      note: `loopback` is not set: `none` applies, so nothing on this host is reachable
+      note: `loopback` is not set: `none` applies: 127.0.0.0/8, 0.0.0.0 and ::1 are closed
       note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
     --- stderr
     error: `0` is no port: port 0 is never sent to

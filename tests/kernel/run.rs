@@ -406,3 +406,21 @@ fn runs_that_start_together_leave_each_other_alone() {
         assert!(!errors.contains("earlier crash"), "{errors}");
     }
 }
+
+#[test]
+fn events_go_to_a_file_and_not_where_a_link_leads() {
+    let lab = lab();
+    let linked = Run::new(&lab);
+    let victim = linked.directory().join("victim");
+    fs::write(&victim, "precious").expect("write the victim");
+    std::os::unix::fs::symlink(&victim, linked.events_file()).expect("make the link");
+    let piped = Run::new(&lab);
+    nix::unistd::mkfifo(&piped.events_file(), nix::sys::stat::Mode::S_IRWXU).expect("make the pipe");
+    for (run, why) in [(&linked, "symbolic link"), (&piped, "nobody reads")] {
+        let ended = run.command(&["echo", "ran"]).output().expect("egress starts");
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), ended.stdout.as_slice()), (Some(125), &b""[..]), "{errors}");
+        assert!(errors.contains(why), "{errors}");
+    }
+    assert_eq!(fs::read_to_string(&victim).expect("read the victim"), "precious");
+}

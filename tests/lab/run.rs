@@ -172,7 +172,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn events_file(&self) -> PathBuf {
+    /// Where its events go.
+    pub fn events_file(&self) -> PathBuf {
         self.directory.path().join("events.json")
     }
 

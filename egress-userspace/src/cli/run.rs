@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, Stderr, Write as _},
     net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -122,14 +123,21 @@ fn load(arguments: &Run) -> Result<Policy, String> {
     .map_err(|errors| format!("the policy is invalid\n{}", errors.render(color)))
 }
 
-/// Opened as root before anything else: the command cannot be given the file, and a bad path stops the run.
+/// Opened as root before anything else: the command cannot be given the file, and a bad path stops the run. A symbolic
+/// link may have been left there by an earlier command, to have root overwrite what it leads to; and a pipe that nobody
+/// reads would hold up the start.
 fn open_events(path: Option<&Path>) -> Result<Option<JsonSink<File>>, String> {
-    path.map(|path| {
-        File::create(path)
-            .map(JsonSink::new)
-            .map_err(|error| format!("cannot write events to {}: {error}", path.display()))
+    let Some(path) = path else { return Ok(None) };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path).map(JsonSink::new).map(Some).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::ELOOP) => "it is a symbolic link; give the file itself".to_owned(),
+            Some(libc::ENXIO) => "it is a pipe that nobody reads".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("cannot write events to {}: {why}", path.display())
     })
-    .transpose()
 }
 
 /// What the run tells, as lines.
@@ -252,6 +260,9 @@ impl Observer for Printer {
                 }
             }
             Err(error) => self.text.note(&format!("egress: no summary: {error}")),
+        }
+        if let Some(lost) = self.json.as_ref().map(JsonSink::lost).filter(|lost| *lost > 0) {
+            self.text.note(&format!("egress: {lost} lines could not be written to the events file"));
         }
         if !left.is_empty() {
             let list = left.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");

@@ -132,10 +132,10 @@ impl Settings {
         match &self.loopback {
             (Loopback::Own, origin) => say(
                 origin.as_ref(),
-                "`loopback: own` is not yet effective: it is treated as `none`, so nothing on this host is reachable",
+                "`loopback: own` is not yet effective: it is treated as `none`: 127.0.0.0/8, 0.0.0.0 and ::1 are closed",
             ),
             (_, None) => {
-                say(None, "`loopback` is not set: `none` applies, so nothing on this host is reachable")
+                say(None, "`loopback` is not set: `none` applies: 127.0.0.0/8, 0.0.0.0 and ::1 are closed")
             }
             _ => {}
         }

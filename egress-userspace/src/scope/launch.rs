@@ -51,10 +51,10 @@ pub struct Launch {
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// No such program.
-    #[error("{}: command not found, or the interpreter that its first line names", .0.display())]
+    #[error("{0:?}: command not found, or the interpreter that its first line names")]
     NotFound(PathBuf),
     /// It is there but cannot be executed.
-    #[error("{}: cannot execute: {source}", .program.display())]
+    #[error("{program:?}: cannot execute: {source}")]
     NotExecutable {
         /// Which.
         program: PathBuf,
