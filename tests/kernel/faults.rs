@@ -59,14 +59,14 @@ fn events_that_cannot_be_written() {
 #[test]
 fn events_that_find_no_room() {
     let lab = Lab::new().expect("the lab");
-    let run = Run::new(&lab);
-    std::os::unix::fs::symlink("/dev/full", run.directory().join("events.json")).expect("a full disk");
+    let run = Run::new(&lab).option(&["--events", "/dev/full"]);
     let program = run.program();
     let command = [program.as_str(), "socket inet stream", "?connect 203.0.113.66:443"];
     let output = run.command(&command).output().expect("egress starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("DENY") && text.contains("space"), "{text}");
+    assert!(text.contains("lines could not be written"), "{text}");
 }
 
 /// A policy that does not fit is not half in force: the scope stays closed.

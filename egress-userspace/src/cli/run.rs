@@ -56,7 +56,7 @@ pub(super) struct Run {
     #[arg(long)]
     audit: bool,
     /// Write every event as a line of JSON to this file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "events")]
     events: Option<PathBuf>,
     /// Run the command as this user (name or id) instead of the one who called sudo.
     #[arg(long, value_name = "USER")]
