@@ -2,54 +2,82 @@
 //!
 //! Receives addresses as the kernel, a packet or a file gives them; gives the form that every table is keyed by.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    cmp::Ordering,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An IPv4 or IPv6 address in network byte order, IPv4 in its mapped form.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    Eq,
-    PartialEq,
-    Ord,
-    PartialOrd,
-    Hash,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+///
+/// Four words rather than sixteen bytes, which are the same in memory: BPF has no unaligned access, so the compiler would
+/// handle each byte on its own.
+#[derive(Clone, Copy, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Address(pub [u8; 16]);
+pub struct Address([u32; 4]);
 
 impl Address {
-    /// The first twelve bytes of every IPv4-mapped address.
-    pub const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    /// All zero; stands for "none" where there is no address.
+    pub const ZERO: Self = Self([0; 4]);
 
     /// Bits in front of the IPv4 part: an IPv4 prefix of `n` bits is `96 + n` bits here.
     pub const MAPPED_BITS: u8 = 96;
 
-    /// From four bytes in network byte order.
+    /// The third word of every IPv4-mapped address; the two before it are zero.
+    const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+
+    /// From four words as they lie in memory: in network byte order.
     #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// From an IPv4 address as it lies in memory: in network byte order.
+    #[inline(always)]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, Self::MAPPED, word])
+    }
+
+    /// From four bytes in network byte order.
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]])
+        Self::from_v4_word(u32::from_ne_bytes(v4))
+    }
+
+    /// From sixteen bytes in network byte order.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self::from_number(u128::from_be_bytes(bytes))
+    }
+
+    /// From a number of which the most significant bits come first.
+    pub const fn from_number(number: u128) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "each word is the lower half of what is left")]
+        const fn word(number: u128, shift: u32) -> u32 {
+            ((number >> shift) as u32).to_be()
+        }
+        Self([word(number, 96), word(number, 64), word(number, 32), word(number, 0)])
+    }
+
+    /// Sixteen bytes in network byte order.
+    pub fn bytes(&self) -> [u8; 16] {
+        self.number().to_be_bytes()
+    }
+
+    /// A number of which the most significant bits come first.
+    pub fn number(&self) -> u128 {
+        self.0.iter().fold(0, |number, word| number << 32 | u128::from(u32::from_be(*word)))
     }
 
     /// The four bytes of an IPv4 address, or `None` if this is an IPv6 address.
-    #[inline(always)]
     pub fn as_v4(&self) -> Option<[u8; 4]> {
-        if self.is_v4() { Some([self.0[12], self.0[13], self.0[14], self.0[15]]) } else { None }
+        self.is_v4().then(|| self.0[3].to_ne_bytes())
     }
 
     /// Whether this is an IPv4 address in mapped form.
     #[inline(always)]
-    pub fn is_v4(&self) -> bool {
-        let (high, mid) = self.high_mid();
-        high == 0 && mid == 0x0000_ffff
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == Self::MAPPED
     }
 
     /// The address that a verdict is about: the IPv4 address inside a NAT64 (`64:ff9b::/96`, RFC 6052),
@@ -58,36 +86,27 @@ impl Address {
     /// A translator or relay delivers to that inner address, so judging the outer one would let a policy that
     /// denies `169.254.169.254` be passed by `64:ff9b::a9fe:a9fe`.
     #[inline(always)]
-    pub fn judged(&self) -> Self {
-        let b = &self.0;
-        let (high, mid) = self.high_mid();
-        if high == 0x0064_ff9b_0000_0000 && mid == 0 {
-            return Self::from_v4([b[12], b[13], b[14], b[15]]);
+    pub const fn judged(&self) -> Self {
+        let [first, second, third, last] = self.0;
+        if first == 0x0064_ff9b_u32.to_be() && second == 0 && third == 0 {
+            return Self::from_v4_word(last);
         }
-        if b[0] == 0x20 && b[1] == 0x02 {
-            return Self::from_v4([b[2], b[3], b[4], b[5]]);
+        let high = u32::from_be(first);
+        if high >> 16 == 0x2002 {
+            return Self::from_v4_word((high << 16 | u32::from_be(second) >> 16).to_be());
         }
-        if high >> 32 == 0x2001_0000 {
+        if high == 0x2001_0000 {
             // Teredo stores the client's address with every bit inverted.
-            return Self::from_v4([!b[12], !b[13], !b[14], !b[15]]);
+            return Self::from_v4_word(!last);
         }
         *self
-    }
-
-    #[inline(always)]
-    fn high_mid(&self) -> (u64, u32) {
-        let b = &self.0;
-        (
-            u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
-            u32::from_be_bytes([b[8], b[9], b[10], b[11]]),
-        )
     }
 
     /// As the standard library's type, IPv4 unwrapped from its mapped form.
     pub fn to_ip(self) -> IpAddr {
         match self.as_v4() {
             Some(v4) => IpAddr::V4(Ipv4Addr::from(v4)),
-            None => IpAddr::V6(Ipv6Addr::from(self.0)),
+            None => IpAddr::V6(Ipv6Addr::from(self.bytes())),
         }
     }
 }
@@ -96,7 +115,7 @@ impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(v4) => Self::from_v4(v4.octets()),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self::from(v6),
         }
     }
 }
@@ -109,12 +128,30 @@ impl From<Ipv4Addr> for Address {
 
 impl From<Ipv6Addr> for Address {
     fn from(v6: Ipv6Addr) -> Self {
-        Self(v6.octets())
+        Self::from_bytes(v6.octets())
     }
 }
 
-impl core::fmt::Display for Address {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_ip().fmt(f)
     }
 }
@@ -136,6 +173,19 @@ mod tests {
         assert_eq!(judged("2002:a9fe:a9fe::1"), "169.254.169.254");
         // 169.254.169.254 inverted is 86.1.86.1
         assert_eq!(judged("2001:0:4136:e378:8000:63bf:5601:5601"), "169.254.169.254");
+    }
+
+    #[test]
+    fn every_form_is_the_same_address() {
+        let bytes = [0x20, 1, 0xd, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let address = Address::from_bytes(bytes);
+        assert_eq!(address.bytes(), bytes);
+        assert_eq!(address.as_bytes(), bytes, "in memory as on the wire");
+        assert_eq!(Address::from_number(address.number()), address);
+        assert_eq!(Address::from(Ipv6Addr::from(bytes)), address);
+        let v4 = Address::from_v4([192, 0, 2, 1]);
+        assert_eq!((v4.as_v4(), v4.is_v4(), address.is_v4()), (Some([192, 0, 2, 1]), true, false));
+        assert!(Address::from_v4([1, 0, 0, 2]) < Address::from_v4([2, 0, 0, 1]), "ordered as on the wire");
     }
 
     #[test]

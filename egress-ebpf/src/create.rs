@@ -42,7 +42,7 @@ fn create(ctx: SockContext) -> i32 {
         cgroup: current_cgroup(),
         // SAFETY: the context is the kernel's.
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        address: Address([0; 16]),
+        address: Address::ZERO,
         port: 0,
         protocol: low_half(protocol),
         family: low_byte(family),

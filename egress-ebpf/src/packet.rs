@@ -69,9 +69,9 @@ fn answers(ctx: &SkBuffContext, flow: &Flow) -> bool {
         return false;
     }
     let flags = if is_v4(ctx) {
-        headers::<{ IPV4_HEADER + TCP_FLAGS + 1 }>(ctx).map(|header| header[IPV4_HEADER + TCP_FLAGS])
+        headers::<[u8; IPV4_HEADER + TCP_FLAGS + 1]>(ctx).map(|header| header[IPV4_HEADER + TCP_FLAGS])
     } else {
-        headers::<{ IPV6_HEADER + TCP_FLAGS + 1 }>(ctx).map(|header| header[IPV6_HEADER + TCP_FLAGS])
+        headers::<[u8; IPV6_HEADER + TCP_FLAGS + 1]>(ctx).map(|header| header[IPV6_HEADER + TCP_FLAGS])
     };
     flags.is_some_and(|flags| flags & (SYN | ACK) != SYN)
 }
@@ -113,49 +113,88 @@ fn is_v4(ctx: &SkBuffContext) -> bool {
 /// The first bytes of the packet, from the network header on. Headers always lie in the linear part here; if they ever
 /// did not, the packet would be refused.
 #[inline(always)]
-fn headers<const N: usize>(ctx: &SkBuffContext) -> Option<&[u8; N]> {
-    // SAFETY: the context is the kernel's. The bytes up to `data_end` are readable while the program runs.
+fn headers<T>(ctx: &SkBuffContext) -> Option<&T> {
+    // SAFETY: the context is the kernel's. The bytes up to `data_end` are readable while the program runs, and `T` is plain
+    // data. Where the machine needs aligned access the verifier refuses the program.
     unsafe {
         let (data, end) = ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize);
-        if data + N > end { None } else { Some(&*(data as *const [u8; N])) }
+        if data + size_of::<T>() > end { None } else { Some(&*(data as *const T)) }
     }
 }
 
+/// The beginning of TCP and UDP alike, big endian.
+#[repr(C)]
+struct Ports {
+    source: u16,
+    destination: u16,
+}
+
+/// RFC 791, without options. Integers are big endian.
+#[repr(C)]
+struct Ipv4 {
+    version_and_length: u8,
+    service: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+    ports: Ports,
+}
+
+/// RFC 8200. Integers are big endian.
+#[repr(C)]
+struct Ipv6 {
+    version: u8,
+    label: [u8; 3],
+    length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+    ports: Ports,
+}
+
+const _: () = assert!(size_of::<Ipv4>() == IPV4_HEADER + PORTS && size_of::<Ipv6>() == IPV6_HEADER + PORTS);
+
+/// Of the fragment field only this bit, "don't fragment", may be set.
+const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+
 #[inline(always)]
 fn parse_v4(ctx: &SkBuffContext) -> Packet {
-    let Some(header) = headers::<{ IPV4_HEADER + PORTS }>(ctx) else {
+    let Some(header) = headers::<Ipv4>(ctx) else {
         return unreadable();
     };
-    let address = Address::from_v4([header[16], header[17], header[18], header[19]]);
-    // Version 4, five words: no options. Of the fragment field only "don't fragment" may be set.
-    let plain = header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
-    packet_to(address, header[9], plain, [header[20], header[21], header[22], header[23]])
+    // Version 4, five words: no options.
+    let plain = header.version_and_length == 0x45 && header.fragment & !DONT_FRAGMENT == 0;
+    packet_to(Address::from_v4_word(header.destination), header.protocol, plain, &header.ports)
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &SkBuffContext) -> Packet {
-    let Some(header) = headers::<{ IPV6_HEADER + PORTS }>(ctx) else {
+    let Some(header) = headers::<Ipv6>(ctx) else {
         return unreadable();
     };
-    let mut address = [0; 16];
-    address.copy_from_slice(&header[24..40]);
-    let protocol = header[6];
+    let protocol = header.next_header;
     // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
     let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
-    let plain = header[0] >> 4 == 6 && !extended;
-    packet_to(Address(address), protocol, plain, [header[40], header[41], header[42], header[43]])
+    let plain = header.version >> 4 == 6 && !extended;
+    packet_to(Address::from_words(header.destination), protocol, plain, &header.ports)
 }
 
 #[inline(always)]
-fn packet_to(address: Address, protocol: u8, plain: bool, ports: [u8; PORTS]) -> Packet {
+fn packet_to(address: Address, protocol: u8, plain: bool, ports: &Ports) -> Packet {
     let flow = match Transport::from_protocol(protocol) {
         _ if !plain => Err(Reason::NotPlain),
         None => Err(Reason::Transport),
         Some(transport) => Ok(Flow {
             transport,
             address,
-            port: u16::from_be_bytes([ports[2], ports[3]]),
-            local_port: u16::from_be_bytes([ports[0], ports[1]]),
+            port: u16::from_be(ports.destination),
+            local_port: u16::from_be(ports.source),
         }),
     };
     Packet { address, protocol, flow }
@@ -163,7 +202,7 @@ fn packet_to(address: Address, protocol: u8, plain: bool, ports: [u8; PORTS]) ->
 
 #[inline(always)]
 fn unreadable() -> Packet {
-    Packet { address: Address([0; 16]), protocol: 0, flow: Err(Reason::NotPlain) }
+    Packet { address: Address::ZERO, protocol: 0, flow: Err(Reason::NotPlain) }
 }
 
 #[inline(always)]

@@ -96,23 +96,18 @@ pub(crate) fn approve(tag: *mut Tag, scope: &Scope, flow: &Flow, decision: Decis
 /// Address and port of the socket's peer; all zero without one.
 #[inline(always)]
 pub(crate) fn peer(socket: *const bpf_sock) -> (Address, u16) {
-    // SAFETY: the verifier knows `socket` as a full socket; the fields are in network byte order.
+    // SAFETY: the verifier knows `socket` as a full socket; the fields are in network byte order. Volatile, because the
+    // compiler would make one load at an offset that depends on the family, which the kernel refuses.
     unsafe {
         let port = u16::from_be((*socket).dst_port);
         if (*socket).family == AF_INET6 {
             let words = (&raw const (*socket).dst_ip6).cast::<u32>();
-            (words_to_address([*words, *words.add(1), *words.add(2), *words.add(3)]), port)
+            let word = |index| words.add(index).read_volatile();
+            (Address::from_words([word(0), word(1), word(2), word(3)]), port)
         } else {
-            (Address::from_v4((*socket).dst_ip4.to_ne_bytes()), port)
+            (Address::from_v4_word((&raw const (*socket).dst_ip4).read_volatile()), port)
         }
     }
-}
-
-/// Four words in network byte order, as socket contexts have them.
-#[inline(always)]
-pub(crate) fn words_to_address(words: [u32; 4]) -> Address {
-    // SAFETY: sixteen bytes either way, any bit pattern is valid.
-    Address(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
 }
 
 /// Notes that a datagram socket has, or sent to, a peer that was not approved.
@@ -150,9 +145,9 @@ pub(crate) fn destination(ctx: &SockAddrContext, v6: bool) -> (Address, u16) {
         if v6 {
             let words = (&raw const (*ctx).user_ip6).cast::<u32>();
             let word = |index| core::ptr::read_volatile(words.add(index));
-            (words_to_address([word(0), word(1), word(2), word(3)]), port)
+            (Address::from_words([word(0), word(1), word(2), word(3)]), port)
         } else {
-            (Address::from_v4(core::ptr::read_volatile(&raw const (*ctx).user_ip4).to_ne_bytes()), port)
+            (Address::from_v4_word(core::ptr::read_volatile(&raw const (*ctx).user_ip4)), port)
         }
     }
 }

@@ -27,7 +27,7 @@ impl MemoryTables {
     pub fn new(compiled: &Compiled) -> Self {
         let mut networks = PrefixMap::new();
         for ((address, bits), network) in &compiled.networks {
-            networks.insert((u128::from_be_bytes(address.0), *bits), *network);
+            networks.insert((address.number(), *bits), *network);
         }
         let mut ports: BTreeMap<_, PrefixMap<_, _>> = BTreeMap::new();
         for ((set, transport, port, bits), rule) in &compiled.ports {
@@ -71,7 +71,7 @@ impl MemoryTables {
 
 impl Tables for MemoryTables {
     fn network(&self, slot: u32, address: &Address) -> Option<Network> {
-        let key = (u128::from_be_bytes(address.0), 128);
+        let key = (address.number(), 128);
         (slot == SLOT).then(|| self.networks.get_lpm(&key).map(|(_, network)| *network))?
     }
 

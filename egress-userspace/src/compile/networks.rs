@@ -72,7 +72,7 @@ impl From<IpNet> for Prefix {
         let address = Address::from(network.addr());
         let v4 = network.addr().is_ipv4();
         let above = if v4 { Address::MAPPED_BITS } else { 0 };
-        Self { v4, first: u128::from_be_bytes(address.0), bits: network.prefix_len() + above }
+        Self { v4, first: address.number(), bits: network.prefix_len() + above }
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn merge(covers: &[Cover], compiled: &mut Compiled) {
             |cover: &&&Cover| !cover.allow || inside.is_none_or(|holder| holder.contains(&cover.prefix));
         let (span, set) = sets.intern(&rules.iter().filter(counts).copied().collect::<Vec<_>>());
         let network = Network { set, span, class: class as u8, pad: [0; 3] };
-        compiled.networks.insert((Address(prefix.first.to_be_bytes()), prefix.bits), network);
+        compiled.networks.insert((Address::from_number(prefix.first), prefix.bits), network);
     }
     compiled.ports = sets.into_ports();
 }

@@ -202,7 +202,7 @@ pub fn record(
 }
 
 fn destination(event: &Event, hook: Hook, protocol: Protocol, names: &NameBook) -> Option<Destination> {
-    let unreadable = event.address == Address([0; 16]) && protocol.number == 0;
+    let unreadable = event.address == Address::ZERO && protocol.number == 0;
     if hook == Hook::Create || unreadable {
         return None;
     }

@@ -43,7 +43,7 @@ pub(crate) fn raw_socket() -> Event {
     comm[..4].copy_from_slice(b"ping");
     Event {
         owner: Owner { tgid: 77, pid: 77, comm, ..denied().owner },
-        address: Address([0; 16]),
+        address: Address::ZERO,
         port: 0,
         protocol: 1,
         socket_type: 3,
@@ -103,7 +103,7 @@ fn what_the_hook_did_not_see_is_not_made_up() {
     let ping = Event { protocol: 58, port: 0, hook: Hook::Packet as u8, ..denied() };
     assert_eq!(of(&ping).destination.unwrap().port, None);
     assert_eq!(of(&Event { port: 0, ..denied() }).destination.unwrap().port, Some(0));
-    let unreadable = Event { address: Address([0; 16]), protocol: 0, hook: Hook::Packet as u8, ..denied() };
+    let unreadable = Event { address: Address::ZERO, protocol: 0, hook: Hook::Packet as u8, ..denied() };
     assert_eq!(of(&unreadable).destination, None);
 }
 
