@@ -73,13 +73,11 @@ pub enum Reason {
     Rule = 12,
     /// A name's answer opened it.
     Permit = 13,
-    /// The socket's peer was approved under the current policy.
-    Flow = 14,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 14;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -97,7 +95,6 @@ impl Reason {
         Self::SocketType,
         Self::Rule,
         Self::Permit,
-        Self::Flow,
     ];
 
     /// From a byte of an event.
@@ -122,7 +119,6 @@ impl Reason {
             Self::SocketType => "socket-type",
             Self::Rule => "rule",
             Self::Permit => "permit",
-            Self::Flow => "flow",
         }
     }
 }

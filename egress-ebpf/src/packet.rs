@@ -17,7 +17,8 @@ use crate::{
     socket,
 };
 
-const ETH_P_IP: u32 = 0x0800;
+/// As the context has it: big endian.
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 /// Source and destination port are the first four bytes of TCP and UDP.
@@ -107,7 +108,7 @@ fn parse(ctx: &SkBuffContext) -> Packet {
 
 #[inline(always)]
 fn is_v4(ctx: &SkBuffContext) -> bool {
-    ctx.skb.protocol() == ETH_P_IP.swap_bytes() >> 16
+    ctx.skb.protocol() == ETH_P_IP
 }
 
 /// The first bytes of the packet, from the network header on. Headers always lie in the linear part here; if they ever

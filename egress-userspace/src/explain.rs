@@ -250,7 +250,6 @@ pub fn reason_text(reason: Reason) -> &'static str {
         Reason::SocketType => "no rule can open this kind of socket",
         Reason::Rule => "a rule covers it",
         Reason::Permit => "its name is allowed",
-        Reason::Flow => "its connection was allowed",
     }
 }
 
@@ -282,7 +281,7 @@ pub fn remedy(
         Reason::NoPolicy | Reason::DenyRule | Reason::Transport | Reason::NotPlain | Reason::SocketType => {
             None
         }
-        Reason::Rule | Reason::Permit | Reason::Flow => None,
+        Reason::Rule | Reason::Permit => None,
     }
 }
 
@@ -380,7 +379,6 @@ mod tests {
             Reason::SocketType,
             Reason::Rule,
             Reason::Permit,
-            Reason::Flow,
         ] {
             assert_eq!(line(None, "203.0.113.66", 443, Transport::Tcp, reason), "none", "{reason:?}");
         }

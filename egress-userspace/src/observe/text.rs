@@ -234,7 +234,6 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::SocketType => "only TCP and UDP sockets can be made",
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
-        Reason::Flow => "its connection was allowed",
     }
 }
 
