@@ -173,16 +173,9 @@ async fn supervise(
     scope: &mut EnforcedScope,
     observer: &mut impl Observer,
 ) -> Result<ExitStatus, RunError> {
-    let ring = scope.engine.take_events()?;
+    let mut events = Events::open(scope)?;
     #[cfg(feature = "kernel-log")]
     let mut log = scope.engine.take_log()?;
-    // SAFETY: the ring owns its descriptor and lives as long as the registration.
-    let ring = unsafe { AsyncFd::register(ring) }
-        .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
-    let mut events = Events { ring, more: false, fresh: false, tick_at: tokio::time::Instant::now() };
-    // What the self-test left is not of the command's making.
-    while events.drain(&mut |_| {}) {}
-    events.fresh = false;
     scope.open(&options.compiled)?;
     observer.enforcing(scope, identity);
 
@@ -263,6 +256,18 @@ struct Events {
 }
 
 impl Events {
+    /// Without what the self-test left, which is not of the command's making.
+    fn open(scope: &mut EnforcedScope) -> Result<Self, RunError> {
+        let ring = scope.engine.take_events()?;
+        // SAFETY: the ring owns its descriptor and lives as long as the registration.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
+        let mut events = Self { ring, more: false, fresh: false, tick_at: tokio::time::Instant::now() };
+        while events.drain(&mut |_| {}) {}
+        events.fresh = false;
+        Ok(events)
+    }
+
     async fn wait(&mut self) -> io::Result<()> {
         if self.more {
             tokio::task::yield_now().await;
