@@ -32,6 +32,7 @@ fn embed() -> Result<(), String> {
     let toolchain = ebpf::find(root).map_err(|why| format!("{why}\nrun `cargo xtask setup`"))?;
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
     println!("cargo::rerun-if-changed={}", toolchain.compiler.rustc().display());
+    println!("cargo::rustc-env=EGRESS_KERNEL_SIDE_COMPILER={}", toolchain.compiler.name);
     let arch = var("CARGO_CFG_TARGET_ARCH")?;
     let build = ebpf::Build {
         root,

@@ -86,7 +86,7 @@ pub(crate) fn report(scope: &Scope, hook: Hook, decision: Decision, attempt: imp
 
 #[inline(always)]
 fn add_attempt(counters: *mut Counters, hook: Hook, decision: Decision) {
-    // Flat, so that the verifier has one bound to see. The masks never change the value: both enums end below them.
+    // Flat, so that the verifier has one bound to see.
     let row = decision.verdict as usize * Hook::COUNT + hook as usize;
     let index = row * Reason::COUNT + decision.reason as usize;
     if index < Verdict::COUNT * Hook::COUNT * Reason::COUNT {

@@ -393,6 +393,29 @@ fn an_id_that_means_no_change_is_refused() {
     assert_eq!((ended.code(), ended.stdout.as_str()), (121, ""), "{}", ended.stderr);
 }
 
+/// A run that is being made has its cgroup for a moment without a lock of its own, and looks like a leftover.
+#[test]
+fn a_run_that_is_being_made_is_left_alone() {
+    let lab = lab();
+    let scopes = cgroup::mount().expect("a mount").join("egress");
+    let fresh = scopes.join(format!("run-being-made-{}", std::process::id()));
+    // Other tests' runs remove the directory when it is empty.
+    while fs::create_dir_all(&fresh).is_err() {}
+    let directory = fs::File::open(&scopes).expect("open the directory of scopes");
+    let held = nix::fcntl::Flock::lock(directory, nix::fcntl::FlockArg::LockShared).expect("lock it");
+    while !fresh.exists() {
+        let _again = fs::create_dir(&fresh);
+    }
+    let run = Run::new(&lab);
+    let mut child = run.command(&["echo", "ran"]).spawn().expect("egress starts");
+    std::thread::sleep(Duration::from_millis(700));
+    let left_alone = fresh.exists();
+    fs::remove_dir(&fresh).expect("remove the cgroup");
+    drop(held);
+    assert!(child.wait().expect("egress ends").success(), "it goes on once the lock is free");
+    assert!(left_alone, "the cgroup of a run that is being made was removed");
+}
+
 #[test]
 fn runs_that_start_together_leave_each_other_alone() {
     let lab = lab();

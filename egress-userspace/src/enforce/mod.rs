@@ -15,6 +15,7 @@ mod tables;
 pub use attach::{Attachment, LinkHealth, pins_are_dead, remove_pins};
 pub use engine::{Engine, Limits};
 pub use error::EnforceError;
+pub use object::COMPILER;
 pub use program::KernelProgram;
 pub use selftest::self_test;
 pub use tables::{Permits, TableError};
