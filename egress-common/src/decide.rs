@@ -221,10 +221,18 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         Class::Broadcast => return Decision::deny(Reason::Broadcast, 0),
     };
     match permit(tables, scope, flow, address) {
-        (Some(rule), true) => Decision::allow(Reason::Permit, rule),
-        (Some(rule), false) => Decision::deny(Reason::Expired, rule),
-        (None, _) => Decision::deny(reason, 0),
+        (Found::Holds, rule) => Decision::allow(Reason::Permit, rule),
+        (Found::Expired, rule) => Decision::deny(Reason::Expired, rule),
+        (Found::Nothing, _) => Decision::deny(reason, 0),
     }
+}
+
+/// What there is of permits for a flow.
+#[derive(Clone, Copy)]
+enum Found {
+    Nothing,
+    Expired,
+    Holds,
 }
 
 /// The rule that covers a port of a network.
@@ -245,22 +253,25 @@ fn covering<T: Tables>(
     }
 }
 
-/// The rule of a permit that covers the flow, and whether it holds: of several the smallest block of ports that
-/// holds, else the smallest that has expired.
+/// Whether a permit covers the flow, and its rule: of several the smallest block of ports that holds, else the smallest
+/// that has expired. The rule is 0 rather than missing where there is none: Linux 5.10 refuses a program that carries a
+/// value along which was never set, though nobody looks at it.
 #[inline(always)]
-fn permit<T: Tables>(tables: &T, scope: &Scope, flow: &Flow, address: Address) -> (Option<RuleId>, bool) {
-    let mut expired = None;
+fn permit<T: Tables>(tables: &T, scope: &Scope, flow: &Flow, address: Address) -> (Found, RuleId) {
+    let mut best = (Found::Nothing, 0);
     for block in PermitKey::BLOCKS {
         let key = PermitKey::new(scope.slot, flow.transport, address, flow.port, block);
         if let Some(permit) = tables.permit(&key) {
             if tables.now() < permit.expires {
-                return (Some(permit.rule), true);
+                return (Found::Holds, permit.rule);
             }
-            expired = expired.or(Some(permit.rule));
+            if matches!(best.0, Found::Nothing) {
+                best = (Found::Expired, permit.rule);
+            }
         }
         if scope.blocks == 0 {
             break;
         }
     }
-    (expired, false)
+    best
 }
