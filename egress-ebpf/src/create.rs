@@ -11,7 +11,7 @@ use egress_common::{Address, Decision, Hook, Reason, Transport};
 use crate::{
     maps,
     report::{Attempt, current_cgroup, report},
-    socket::{current, low_byte, tag_or_new, used_by_current},
+    socket::{current, low_byte, low_half, tag_or_new, used_by_current},
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -69,9 +69,4 @@ fn note_owner(sock: *mut bpf_sock) {
 fn retval_is_settable() -> bool {
     // SAFETY: a constant to the kernel, but not to the compiler: the loader writes it before the map is frozen.
     unsafe { core::ptr::read_volatile(&raw const SET_RETVAL) == 1 }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "protocol numbers end at 262")]
-const fn low_half(word: u32) -> u16 {
-    word as u16
 }

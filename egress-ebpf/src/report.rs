@@ -34,7 +34,7 @@ pub(crate) fn current_cgroup() -> u64 {
 pub(crate) fn count(hook: Hook, decision: Decision) {
     let counters = counters();
     add_attempt(counters, hook, decision);
-    increment(&raw mut unsafe_fate(counters, decision.verdict).suppressed);
+    increment(&raw mut fate_of(counters, decision.verdict).suppressed);
 }
 
 /// Counts an attempt and emits its event, unless the scope's rate is used up or the ring is full. Who and where is
@@ -52,7 +52,7 @@ pub(crate) fn report(scope: &Scope, hook: Hook, decision: Decision, attempt: imp
         decision.reason as u8,
         decision.rule
     );
-    let fate = unsafe_fate(counters, decision.verdict);
+    let fate = fate_of(counters, decision.verdict);
     let time = now();
     if !within_rate(fate, scope, time) {
         increment(&raw mut fate.suppressed);
@@ -96,7 +96,7 @@ fn add_attempt(counters: *mut Counters, hook: Hook, decision: Decision) {
 }
 
 #[inline(always)]
-fn unsafe_fate<'a>(counters: *mut Counters, verdict: Verdict) -> &'a mut Fate {
+fn fate_of<'a>(counters: *mut Counters, verdict: Verdict) -> &'a mut Fate {
     // SAFETY: one branch a verdict, each a constant offset into the counters.
     unsafe {
         match verdict {

@@ -152,8 +152,9 @@ pub(crate) fn destination(ctx: &SockAddrContext, v6: bool) -> (Address, u16) {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "ports are in the lower half of their word")]
-const fn low_half(word: u32) -> u16 {
+/// Ports and protocol numbers are in the lower half of their word.
+#[expect(clippy::cast_possible_truncation, reason = "the upper half of a port or protocol is zero")]
+pub(crate) const fn low_half(word: u32) -> u16 {
     word as u16
 }
 

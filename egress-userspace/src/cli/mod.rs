@@ -5,7 +5,7 @@ mod exit;
 mod policy;
 mod run;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,4 +42,9 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Policy(command) => policy::main(command),
     }
+}
+
+/// Whether to print in colours: only on a terminal, and not if `NO_COLOR` is set to anything.
+fn color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,7 +1,7 @@
 //! `egress policy check|explain|detect`: reads policy files and says what they mean. Needs no root.
 
 use std::{
-    io::{self, IsTerminal},
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use egress_common::Verdict;
 use serde_json::{Value, json};
 
-use super::{Output, detect};
+use super::{Output, color, detect};
 use crate::{
     compile::{self, RuleInfo},
     dns::system,
@@ -219,8 +219,4 @@ fn errors_json(errors: &Errors) -> Vec<Value> {
 
 pub(super) fn print_json(value: &Value) {
     println!("{value:#}");
-}
-
-fn color(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

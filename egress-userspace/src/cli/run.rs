@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, IsTerminal as _, Stderr, Write as _},
+    io::{self, Stderr, Write as _},
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -14,10 +14,15 @@ use std::{
 
 use clap::Args;
 
-use super::exit;
+use super::{color, exit};
 use crate::{
     compile::{self, Compiled},
-    dns::{hosts::Hosts, names::NameBook, permit::Outcome, system},
+    dns::{
+        hosts::{HOSTS, Hosts},
+        names::NameBook,
+        permit::Outcome,
+        system,
+    },
     enforce::Limits,
     observe::{
         json::{JsonSink, Start},
@@ -80,7 +85,7 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         Err(text) => return fail(exit::FAILED, &text),
     };
     let servers = match &policy.dns_upstream {
-        Upstream::System => system::nameservers(Path::new("/etc/resolv.conf")),
+        Upstream::System => system::nameservers(Path::new(system::RESOLV_CONF)),
         Upstream::List(servers, _) => servers.clone(),
     };
     let resolvers: Vec<IpAddr> = servers.iter().map(std::net::SocketAddr::ip).collect();
@@ -89,11 +94,12 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
     let options = Options {
         compiled: compiled.clone(),
         servers,
+        hosts: Hosts::read(Path::new(HOSTS)).unwrap_or_default(),
         user: arguments.user.clone(),
         command: arguments.command.clone(),
         limits: Limits { permits: arguments.max_permits, ..Limits::default() },
     };
-    let mut printer = Printer::new(policy, compiled, events, &arguments.command);
+    let mut printer = Printer::new(policy, compiled, events, &options);
     match run::run(&options, &mut printer) {
         Ok(status) => ExitCode::from(run::exit_code(status)),
         Err(error @ RunError::Lost { .. }) => {
@@ -115,12 +121,11 @@ fn tell(text: &str) {
 }
 
 fn load(arguments: &Run) -> Result<Policy, String> {
-    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match &arguments.policy {
         Some(file) => policy::load(file, &arguments.allow),
         None => policy::from_command_line(&arguments.allow),
     }
-    .map_err(|errors| format!("the policy is invalid\n{}", errors.render(color)))
+    .map_err(|errors| format!("the policy is invalid\n{}", errors.render(color(&io::stderr()))))
 }
 
 /// Opened as root before anything else: the command cannot be given the file, and a bad path stops the run. A symbolic
@@ -153,17 +158,15 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(policy: Policy, compiled: Compiled, json: Option<JsonSink<File>>, command: &[OsString]) -> Self {
+    fn new(policy: Policy, compiled: Compiled, json: Option<JsonSink<File>>, options: &Options) -> Self {
         let compiled = Arc::new(compiled);
-        let hosts = Hosts::read(Path::new("/etc/hosts")).unwrap_or_else(|_| Hosts::parse(""));
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             policy,
             enricher: Enricher::new(Arc::clone(&compiled)),
             compiled,
-            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            names: NameBook::new(&hosts),
-            text: TextSink::new(io::stderr(), Style { colours, allowed: false }),
+            command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            names: NameBook::new(&options.hosts),
+            text: TextSink::new(io::stderr(), Style { colours: color(&io::stderr()), allowed: false }),
             json,
             tally: Tally::default(),
         }

@@ -18,7 +18,7 @@ pub fn refusal(address: IpAddr, private: bool) -> Option<&'static str> {
     }
     if is_loopback(address) {
         Some("a loopback address, and the rule does not say `private: true`")
-    } else if is_private(address) || is_benchmarking(address) {
+    } else if is_private(address) {
         Some("a private address, and the rule does not say `private: true`")
     } else {
         None
@@ -59,13 +59,6 @@ fn is_loopback(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_loopback(),
-    }
-}
-
-fn is_benchmarking(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.octets()[0] == 198 && v4.octets()[1] & 0xfe == 18,
-        IpAddr::V6(v6) => v6.segments()[..3] == [0x2001, 2, 0],
     }
 }
 

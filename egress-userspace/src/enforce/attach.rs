@@ -35,7 +35,7 @@ pub struct LinkHealth {
 
 impl Engine {
     /// Attaches `programs` to the cgroup behind `cgroup` (opened directory, id `id`, `path` for messages) and pins each
-    /// link in `directory`, which is made.
+    /// link in `directory`, which exists.
     ///
     /// # Errors
     /// [`EnforceError`]; whatever was attached or pinned by this call is taken back.
@@ -48,14 +48,11 @@ impl Engine {
         directory: &Path,
     ) -> Result<Attachment, EnforceError> {
         let mut attachment = Attachment { directory: directory.to_owned(), cgroup: id, links: Vec::new() };
-        let result = create_directory(directory).and_then(|()| {
-            for &program in programs {
-                let link = self.attach_one(program, cgroup, path)?;
-                attachment.add(program, link)?;
-            }
-            attachment.verify()
-        });
-        match result {
+        let attach = |program: &KernelProgram| {
+            let link = self.attach_one(*program, cgroup, path)?;
+            attachment.add(*program, link)
+        };
+        match programs.iter().try_for_each(attach).and_then(|()| attachment.verify()) {
             Ok(()) => Ok(attachment),
             Err(error) => {
                 attachment.detach();
@@ -148,13 +145,6 @@ fn refusal(program: KernelProgram, path: &Path, error: io::Error) -> EnforceErro
         }
     }
     EnforceError::Attach { program, cgroup: path.to_owned(), reason: error.to_string() }
-}
-
-fn create_directory(directory: &Path) -> Result<(), EnforceError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(directory).map_err(|error| {
-        EnforceError::other("make the pin directory", format!("{}: {error}", directory.display()))
-    })
 }
 
 impl Attachment {

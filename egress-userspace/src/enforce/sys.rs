@@ -12,8 +12,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Update flag: create or replace.
 pub const ANY: u64 = 0;
-/// Update flag: replace only.
-pub const EXIST: u64 = 2;
 
 /// What the kernel says of a cgroup link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,17 +145,6 @@ pub fn query_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<(u32
     let (flags, count) = unsafe { (attr.query.attach_flags, attr.query.__bindgen_anon_2.prog_cnt) };
     let count = usize::try_from(count).unwrap_or(0).min(ids.len());
     Ok((flags, ids[..count].to_vec()))
-}
-
-/// Puts another program behind a link, with no instant in between (5.7).
-///
-/// # Errors
-/// `bpf(2)` `BPF_LINK_UPDATE`: ENOLINK if the link's cgroup is gone.
-pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attr = zeroed();
-    attr.link_update.link_fd = fd(link);
-    attr.link_update.__bindgen_anon_1.new_prog_fd = fd(program);
-    call(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
 /// Opens a pinned object.

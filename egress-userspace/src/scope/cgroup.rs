@@ -224,15 +224,6 @@ impl Cgroup {
         found
     }
 
-    /// Opens `cgroup.events`, which becomes readable with priority when the cgroup gets or loses its last process.
-    ///
-    /// # Errors
-    /// As `open(2)`.
-    pub fn events(&self) -> Result<File, CgroupError> {
-        let path = self.path.join("cgroup.events");
-        File::open(&path).map_err(CgroupError::io("open", &path))
-    }
-
     /// Removes cgroup and pins if no process is left inside; whether it did.
     pub fn remove_if_empty(&self) -> bool {
         remove_scope(&self.path, &self.pins)

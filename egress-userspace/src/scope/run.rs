@@ -4,7 +4,6 @@ use std::{
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt as _,
-    path::Path,
     process::{Child, ExitStatus},
     sync::Arc,
     time::Duration,
@@ -48,6 +47,8 @@ const TICK: Duration = Duration::from_millis(90);
 pub struct Options {
     /// The policy, compiled for the resolvers in `servers`.
     pub compiled: Compiled,
+    /// The hosts file, asked first.
+    pub hosts: Hosts,
     /// Where names are asked.
     pub servers: Vec<std::net::SocketAddr>,
     /// `--user`.
@@ -179,8 +180,7 @@ async fn supervise(
     scope.open(&options.compiled)?;
     observer.enforcing(scope, identity);
 
-    let hosts = Hosts::read(Path::new("/etc/hosts")).unwrap_or_else(|_| Hosts::parse(""));
-    let resolver = Resolver::new(options.servers.clone(), hosts, resolver::Limits::default());
+    let resolver = Resolver::new(options.servers.clone(), options.hosts.clone(), resolver::Limits::default());
     let mut permits = Permits::new(&options.compiled, SLOT, Arc::new(resolver));
     let mut table = KernelPermits(scope.engine.permits()?);
     observer.names(&permits.resolve_all(&mut table, RESOLVE_BOUND).await);
