@@ -73,11 +73,13 @@ pub enum Reason {
     Rule = 12,
     /// A name's answer opened it.
     Permit = 13,
+    /// Port 53 or 853: names are asked of the scope's own listener only, whatever a rule says.
+    Dns = 14,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -95,6 +97,7 @@ impl Reason {
         Self::SocketType,
         Self::Rule,
         Self::Permit,
+        Self::Dns,
     ];
 
     /// From a byte of an event.
@@ -119,6 +122,7 @@ impl Reason {
             Self::SocketType => "socket-type",
             Self::Rule => "rule",
             Self::Permit => "permit",
+            Self::Dns => "dns",
         }
     }
 }

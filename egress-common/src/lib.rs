@@ -9,12 +9,14 @@ pub mod counter;
 pub mod decide;
 pub mod event;
 pub mod names;
+pub mod question;
 pub mod rule;
 
 pub use address::Address;
 pub use counter::Counters;
 pub use decide::{Decision, Flow, Reason, Tables, Verdict, decide};
 pub use event::{Event, Hook, Owner, Tag};
+pub use question::{Arrival, Asker, AskerKey, Listener, ListenerKey, Servers};
 pub use rule::{
     Class, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Scope, Span, Transport,
 };

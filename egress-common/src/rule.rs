@@ -238,8 +238,8 @@ pub struct Scope {
     pub audit: u8,
     /// 1: some host rule has ports other than single ones, so [`PermitKey::BLOCKS`] beyond the first are in use.
     pub blocks: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// First of the [`crate::question::PORTS`] ports of the scope's DNS listeners; 0: DNS is closed.
+    pub dns_port: u16,
     /// Events a CPU may emit in each [`crate::counter::WINDOW_NS`] for each verdict; the rest is suppressed and
     /// counted. 0 emits none.
     pub event_rate: u32,

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
 use ipnet::IpNet;
 
-use crate::policy::{Action, Loopback, Mode, Policy, Rule, Target, Upstream, covers};
+use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, Upstream, covers};
 
 pub use crate::policy::{Origin, PortRange};
 
@@ -56,6 +56,8 @@ pub struct Compiled {
     pub denied_hosts: Vec<(String, RuleId)>,
     /// Audit mode.
     pub audit: bool,
+    /// How names are asked.
+    pub dns: Dns,
 }
 
 /// Compiles a policy. `resolvers` are those of the system; they are opened on port 53 unless the policy lists its own

@@ -250,6 +250,9 @@ pub fn reason_text(reason: Reason) -> &'static str {
         Reason::SocketType => "no rule can open this kind of socket",
         Reason::Rule => "a rule covers it",
         Reason::Permit => "its name is allowed",
+        Reason::Dns => {
+            "names are asked of egress's own resolver only, which answers on port 53 of every server"
+        }
     }
 }
 
@@ -281,7 +284,7 @@ pub fn remedy(
         Reason::NoPolicy | Reason::DenyRule | Reason::Transport | Reason::NotPlain | Reason::SocketType => {
             None
         }
-        Reason::Rule | Reason::Permit => None,
+        Reason::Rule | Reason::Permit | Reason::Dns => None,
     }
 }
 

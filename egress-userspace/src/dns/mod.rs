@@ -10,6 +10,7 @@ pub mod permit;
 pub mod resolver;
 pub mod special;
 pub mod system;
+pub mod told;
 mod wire;
 
 /// A name as policies and tables have it: ASCII lower case, no trailing dot.

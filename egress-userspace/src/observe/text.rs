@@ -234,6 +234,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::SocketType => "only TCP and UDP sockets can be made",
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
+        Reason::Dns => "DNS over TLS and DNS past egress's own resolver are closed",
     }
 }
 

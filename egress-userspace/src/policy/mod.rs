@@ -23,7 +23,8 @@ pub(crate) use command_line::{split as split_port, transport as split_transport}
 pub use fault::{Errors, Fault, Problem};
 pub(crate) use model::list;
 pub use model::{
-    Action, Inbound, Loopback, Mode, Notice, Origin, Policy, PortRange, Rule, Target, Unix, Upstream,
+    Action, Bounds, Dns, Inbound, Loopback, Mode, Notice, Origin, Policy, PortRange, Refusal, Rule, Target,
+    Unix, Upstream,
 };
 pub use source::Source;
 pub(crate) use target::host as parse_host;

@@ -199,6 +199,66 @@ pub enum Upstream {
     List(Vec<SocketAddr>, Origin),
 }
 
+/// The `dns.refusal` setting: how a question for a name that is not listed is answered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Refusal {
+    /// There is no such name: clients go on at once.
+    #[default]
+    NxDomain,
+    /// Refused: clients may ask their other servers first.
+    Refused,
+}
+
+/// The `dns.wildcard` setting: bounds on names that only a wildcard allows, each of which could carry data out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bounds {
+    /// Longest label, in bytes.
+    pub label: u8,
+    /// Longest name, in bytes of its text without the trailing dot.
+    pub name: u8,
+    /// Most names a minute that were not asked for before.
+    pub new_names: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { label: 40, name: 100, new_names: 30 }
+    }
+}
+
+/// The `dns` settings, apart from the upstream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dns {
+    /// Query types that are asked upstream, as numbers (RFC 1035 §3.2.2), sorted.
+    pub types: Vec<u16>,
+    /// How names that are not listed are answered.
+    pub refusal: Refusal,
+    /// Keep the keys of encrypted client hello in HTTPS and SVCB records, with which nobody on the way can see the name
+    /// that a TLS connection is for.
+    pub keep_ech: bool,
+    /// Bounds on names that only a wildcard allows.
+    pub wildcard: Bounds,
+    /// Resolve exact names at the start and keep them open, for programs that get addresses otherwise than by DNS.
+    pub eager: bool,
+}
+
+impl Dns {
+    /// A, CNAME, AAAA, SVCB, HTTPS.
+    pub const TYPES: [u16; 5] = [1, 5, 28, 64, 65];
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            types: Self::TYPES.to_vec(),
+            refusal: Refusal::default(),
+            keep_ech: false,
+            wildcard: Bounds::default(),
+            eager: false,
+        }
+    }
+}
+
 /// Something that a policy says, or leaves to a default, and that this version does not do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Notice {

@@ -87,7 +87,7 @@ impl EnforcedScope {
             cgroup: self.cgroup.id(),
             audit: u8::from(compiled.audit),
             blocks: u8::from(compiled.needs_blocks()),
-            pad: [0; 2],
+            dns_port: 0,
             event_rate: EVENT_RATE,
         };
         self.engine.set_scope(self.cgroup.id(), &state)?;

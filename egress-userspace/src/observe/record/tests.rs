@@ -163,7 +163,7 @@ proptest! {
         mut bytes in prop::collection::vec(any::<u8>(), size_of::<Event>()),
         hook in prop::sample::select(vec![0_u8, 3, 4, 255]),
         verdict in prop::sample::select(vec![0_u8, 2, 3, 255]),
-        reason in prop::sample::select(vec![0_u8, 13, 14, 255]),
+        reason in prop::sample::select(vec![0_u8, 14, 15, 255]),
     ) {
         let at = size_of::<Event>() - 6;
         bytes[at..at + 3].copy_from_slice(&[hook, verdict, reason]);
@@ -172,7 +172,7 @@ proptest! {
             Some(DecodeError::Hook(hook))
         } else if verdict > 2 {
             Some(DecodeError::Verdict(verdict))
-        } else if reason > 13 {
+        } else if reason > 14 {
             Some(DecodeError::Reason(reason))
         } else {
             None
