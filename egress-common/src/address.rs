@@ -34,6 +34,12 @@ impl Address {
         Self(words)
     }
 
+    /// Four words as they lie in memory: in network byte order. The last one of an IPv4 address is its four bytes.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        self.0
+    }
+
     /// From an IPv4 address as it lies in memory: in network byte order.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {

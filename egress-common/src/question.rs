@@ -109,7 +109,7 @@ pub struct Listener {
 
 /// A question in a network namespace that has no listener yet. The packet is dropped; this brings it to userspace, which
 /// opens one and answers. Longer questions and TCP connections come again by themselves. Without a source port it is no
-/// question but the first socket there.
+/// question yet: a socket that is about to ask [`Asker::server`], or without that the first socket there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Arrival {

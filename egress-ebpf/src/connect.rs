@@ -1,4 +1,4 @@
-//! `cgroup/connect4`, `cgroup/connect6`: TCP (Fast Open too), and the peer of a datagram socket.
+//! `cgroup/connect4`, `cgroup/connect6`: TCP (Fast Open too), and the peer of a datagram socket. Redirects questions.
 //!
 //! connect6 sees IPv4-mapped destinations as such; connect4 only those of IPv4 sockets.
 
@@ -6,7 +6,7 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, Verdict};
 
 use crate::{
-    maps,
+    dns, maps,
     report::report,
     socket::{self, attempt, destination, socket_of},
 };
@@ -27,15 +27,19 @@ fn connect(ctx: &SockAddrContext, v6: bool) -> i32 {
     // SAFETY: the context is the kernel's; `protocol` is readable.
     let protocol = unsafe { (*ctx.sock_addr).protocol };
     let (address, port) = destination(ctx, v6);
+    let flow = |transport| Flow { transport, address, port, local_port: 0 };
     match protocol {
-        6 => stream(ctx, &scope, Flow { transport: Transport::Tcp, address, port, local_port: 0 }),
-        17 => datagram(ctx, &scope, Flow { transport: Transport::Udp, address, port, local_port: 0 }),
+        6 => stream(ctx, &scope, v6, flow(Transport::Tcp)),
+        17 => datagram(ctx, &scope, v6, flow(Transport::Udp)),
         _ => other(ctx, &scope, address, port),
     }
 }
 
 #[inline(always)]
-fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
+fn stream(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
+    if dns::redirect(ctx, scope, v6, &flow) {
+        return 1;
+    }
     let decision = maps::decide(scope, &flow).in_mode(scope);
     if decision.passes() {
         let tag = socket::tag_or_new(socket_of(ctx));
@@ -51,7 +55,10 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
 /// A datagram connect sends nothing: getaddrinfo makes one for each candidate address only to learn its own source
 /// address. So it is neither refused nor an attempt; it only notes an approved peer, and `packet` judges what is sent.
 #[inline(always)]
-fn datagram(ctx: &SockAddrContext, scope: &Scope, flow: Flow) -> i32 {
+fn datagram(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
+    if dns::redirect(ctx, scope, v6, &flow) {
+        return 1;
+    }
     let decision = maps::decide(scope, &flow);
     let tag = socket::tag_or_new(socket_of(ctx));
     if tag.is_null() {

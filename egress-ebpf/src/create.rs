@@ -9,7 +9,7 @@ use aya_ebpf::{
 use egress_common::{Address, Decision, Hook, Reason, Transport};
 
 use crate::{
-    maps,
+    dns, maps,
     report::{Attempt, current_cgroup, report},
     socket::{current, low_byte, low_half, tag_or_new, used_by_current},
 };
@@ -32,6 +32,7 @@ fn create(ctx: SockContext) -> i32 {
         || (socket_type == SOCK_DGRAM && protocol == Transport::Udp as u32);
     if judged {
         note_owner(sock);
+        dns::prepare(&ctx, current);
         return 1;
     }
     let scope = maps::scope();

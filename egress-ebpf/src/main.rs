@@ -1,15 +1,19 @@
 //! The kernel side: one file for each hook family, all calling [`egress_common::decide`].
 //!
 //! Programs sit on a scope's cgroup. `packet` is the boundary that every IP packet of the scope's sockets passes;
-//! `connect`, `sendmsg` and `create` come before it to give the program an errno at once and the event a process.
+//! `connect`, `sendmsg` and `create` come before it to give the program an errno at once and the event a process. Questions
+//! to name servers are led to the scope's own listener on the way: see `dns`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod connect;
 mod create;
+mod dns;
+mod getpeername;
 mod maps;
 mod packet;
+mod recvmsg;
 mod report;
 mod sendmsg;
 mod socket;

@@ -7,11 +7,11 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::{bpf_get_local_storage, bpf_ktime_get_boot_ns},
     macros::{btf_map, map},
-    maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, LruHashMap, RingBuf, lpm_trie::Key},
 };
 use egress_common::{
-    Address, Counters, Decision, Flow, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope,
-    Tables, Tag, Transport,
+    Address, Asker, AskerKey, Counters, Decision, Flow, Listener, ListenerKey, Network, NetworkKey, Permit,
+    PermitKey, PortKey, PortRule, Scope, Servers, Tables, Tag, Transport,
 };
 
 const NO_PREALLOC: u32 = 1;
@@ -32,6 +32,21 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Socket-local storage needs a definition with BTF.
 #[btf_map]
 pub(crate) static TAGS: SkStorage<Tag> = SkStorage::new();
+
+/// The servers that a socket believes to ask. Apart from the tag, since few sockets ask.
+#[btf_map]
+pub(crate) static SERVERS: SkStorage<Servers> = SkStorage::new();
+
+#[map]
+pub(crate) static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+
+/// Entries live until the listener takes them with the question; the oldest go first, so that questions which never
+/// arrived cannot fill it.
+#[map]
+pub(crate) static ASKERS: LruHashMap<AskerKey, Asker> = LruHashMap::with_max_entries(8_192, 0);
+
+#[map]
+pub(crate) static ARRIVALS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
 /// Cgroup-local storage under the cgroup id alone, so that all programs of a scope share one value (5.9).
 /// The library's own type has one value for each attach type, which no single write could change.

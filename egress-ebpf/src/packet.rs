@@ -9,10 +9,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport};
+use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport, question::DNS};
 
 use crate::{
-    maps,
+    dns, maps,
     report::{Attempt, report},
     socket,
 };
@@ -33,6 +33,7 @@ const AF_INET6: u8 = 10;
 /// What the headers say. `flow` is missing where the packet is refused whatever the policy says.
 struct Packet {
     address: Address,
+    source: Address,
     protocol: u8,
     flow: Result<Flow, Reason>,
 }
@@ -51,6 +52,11 @@ fn packet(ctx: SkBuffContext) -> i32 {
         Ok(flow) => flow,
         Err(reason) => return refuse(&ctx, &scope, &packet, tag, reason),
     };
+    match dns::question(&ctx, &scope, &flow, packet.source, sock, tag) {
+        dns::Question::No => {}
+        dns::Question::Known(verdict) => return verdict,
+        dns::Question::Closed(server) => return refuse_question(&ctx, &scope, &packet, tag, server),
+    }
     if scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock) {
         return pass(&ctx, &scope, &packet, tag);
     }
@@ -65,7 +71,7 @@ fn packet(ctx: SkBuffContext) -> i32 {
 /// Whether a packet can be a listener's answer, which its source port may open: one of a TCP connection, and not the one
 /// that opens it. Anything else would let whoever binds a listed port reach every port of the host from it.
 #[inline(always)]
-fn answers(ctx: &SkBuffContext, flow: &Flow) -> bool {
+pub(crate) fn answers(ctx: &SkBuffContext, flow: &Flow) -> bool {
     if !matches!(flow.transport, Transport::Tcp) {
         return false;
     }
@@ -90,6 +96,21 @@ fn pass(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *mut Tag) -> i
         report(scope, Hook::Packet, Decision::allow(reason, known.rule), attempt);
     }
     1
+}
+
+/// Refuses a question whose listener is gone.
+#[inline(always)]
+fn refuse_question(
+    ctx: &SkBuffContext,
+    scope: &Scope,
+    packet: &Packet,
+    tag: *const Tag,
+    server: Address,
+) -> i32 {
+    let decision = Decision::deny(Reason::Dns, 0).in_mode(scope);
+    let attempt = || Attempt { address: server, port: DNS, ..attempt(ctx, packet, tag) };
+    report(scope, Hook::Packet, decision, attempt);
+    i32::from(decision.passes())
 }
 
 /// Refuses a packet that no rule can open.
@@ -171,7 +192,8 @@ fn parse_v4(ctx: &SkBuffContext) -> Packet {
     };
     // Version 4, five words: no options.
     let plain = header.version_and_length == 0x45 && header.fragment & !DONT_FRAGMENT == 0;
-    packet_to(Address::from_v4_word(header.destination), header.protocol, plain, &header.ports)
+    let (source, address) = (Address::from_v4_word(header.source), Address::from_v4_word(header.destination));
+    packet_to(source, address, header.protocol, plain, &header.ports)
 }
 
 #[inline(always)]
@@ -183,11 +205,12 @@ fn parse_v6(ctx: &SkBuffContext) -> Packet {
     // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
     let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
     let plain = header.version >> 4 == 6 && !extended;
-    packet_to(Address::from_words(header.destination), protocol, plain, &header.ports)
+    let (source, address) = (Address::from_words(header.source), Address::from_words(header.destination));
+    packet_to(source, address, protocol, plain, &header.ports)
 }
 
 #[inline(always)]
-fn packet_to(address: Address, protocol: u8, plain: bool, ports: &Ports) -> Packet {
+fn packet_to(source: Address, address: Address, protocol: u8, plain: bool, ports: &Ports) -> Packet {
     let flow = match Transport::from_protocol(protocol) {
         _ if !plain => Err(Reason::NotPlain),
         None => Err(Reason::Transport),
@@ -198,12 +221,12 @@ fn packet_to(address: Address, protocol: u8, plain: bool, ports: &Ports) -> Pack
             local_port: u16::from_be(ports.source),
         }),
     };
-    Packet { address, protocol, flow }
+    Packet { address, source, protocol, flow }
 }
 
 #[inline(always)]
 fn unreadable() -> Packet {
-    Packet { address: Address::ZERO, protocol: 0, flow: Err(Reason::NotPlain) }
+    Packet { address: Address::ZERO, source: Address::ZERO, protocol: 0, flow: Err(Reason::NotPlain) }
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! `cgroup/sendmsg4`, `cgroup/sendmsg6`: datagrams that carry an address of their own.
+//! `cgroup/sendmsg4`, `cgroup/sendmsg6`: datagrams that carry an address of their own. Redirects questions.
 //!
 //! sendmsg4 sees IPv4-mapped destinations of IPv6 sockets too.
 
@@ -6,7 +6,7 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use egress_common::{Flow, Hook, Scope, Tag, Transport, Verdict};
 
 use crate::{
-    maps,
+    dns, maps,
     report::{count, report},
     socket::{self, attempt, destination, socket_of},
 };
@@ -31,6 +31,9 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
     }
     let scope = maps::scope();
     let flow = Flow { transport: Transport::Udp, address, port, local_port: 0 };
+    if dns::redirect(ctx, &scope, v6, &flow) || dns::is_redirected(socket_of(ctx), &scope, &flow) {
+        return 1;
+    }
     let decision = maps::decide(&scope, &flow).in_mode(&scope);
     let tag = socket::tag_or_new(socket_of(ctx));
     let mut repeated = false;

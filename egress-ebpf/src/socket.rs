@@ -68,7 +68,7 @@ const fn high(pair: u64) -> u32 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
-const fn low(pair: u64) -> u32 {
+pub(crate) const fn low(pair: u64) -> u32 {
     pair as u32
 }
 
@@ -149,6 +149,27 @@ pub(crate) fn destination(ctx: &SockAddrContext, v6: bool) -> (Address, u16) {
         } else {
             (Address::from_v4_word(core::ptr::read_volatile(&raw const (*ctx).user_ip4)), port)
         }
+    }
+}
+
+/// Puts another destination, or sender, in place of the program's.
+#[inline(always)]
+pub(crate) fn set_destination(ctx: &SockAddrContext, v6: bool, address: Address, port: u16) {
+    let ctx = ctx.sock_addr;
+    let words = address.words();
+    // SAFETY: the context is the kernel's, fields are in network byte order. Volatile, word by word, because the kernel
+    // refuses other stores.
+    unsafe {
+        if v6 {
+            let target = (&raw mut (*ctx).user_ip6).cast::<u32>();
+            target.write_volatile(words[0]);
+            target.add(1).write_volatile(words[1]);
+            target.add(2).write_volatile(words[2]);
+            target.add(3).write_volatile(words[3]);
+        } else {
+            (&raw mut (*ctx).user_ip4).write_volatile(words[3]);
+        }
+        (&raw mut (*ctx).user_port).write_volatile(u32::from(port.to_be()));
     }
 }
 

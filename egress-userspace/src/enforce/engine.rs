@@ -91,11 +91,20 @@ impl Engine {
     /// # Errors
     /// If taken before, or the ring cannot be mapped.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, EnforceError> {
-        let map = self
-            .ebpf
-            .take_map("EVENTS")
-            .ok_or_else(|| EnforceError::other("open the event ring", "it is in use"))?;
-        RingBuf::try_from(map).map_err(|error| EnforceError::other("open the event ring", error))
+        self.take_ring("EVENTS", "open the event ring")
+    }
+
+    /// The questions that come from network namespaces without a listener ([`egress_common::Arrival`]). Can be taken once.
+    ///
+    /// # Errors
+    /// If taken before, or the ring cannot be mapped.
+    pub fn take_arrivals(&mut self) -> Result<RingBuf<MapData>, EnforceError> {
+        self.take_ring("ARRIVALS", "open the ring of arriving questions")
+    }
+
+    fn take_ring(&mut self, name: &str, operation: &'static str) -> Result<RingBuf<MapData>, EnforceError> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| EnforceError::other(operation, "it is in use"))?;
+        RingBuf::try_from(map).map_err(|error| EnforceError::other(operation, error))
     }
 
     /// A loaded program, for measurements.
@@ -108,6 +117,7 @@ impl Engine {
         match map {
             Some(
                 Map::HashMap(data)
+                | Map::LruHashMap(data)
                 | Map::LpmTrie(data)
                 | Map::CgroupStorage(data)
                 | Map::PerCpuCgroupStorage(data),

@@ -18,4 +18,4 @@ pub use error::EnforceError;
 pub use object::COMPILER;
 pub use program::KernelProgram;
 pub use selftest::self_test;
-pub use tables::{Permits, TableError};
+pub use tables::{Askers, Permits, TableError};

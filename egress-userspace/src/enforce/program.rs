@@ -1,7 +1,6 @@
 //! The programs of the kernel side, and where each is attached.
 
 use aya_obj::generated::bpf_attach_type;
-use egress_common::Hook;
 
 /// A program of the kernel side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -18,12 +17,30 @@ pub enum KernelProgram {
     Sendmsg4,
     /// Datagrams with an address, IPv6.
     Sendmsg6,
+    /// Senders of datagrams as they are shown, IPv4.
+    Recvmsg4,
+    /// Senders of datagrams as they are shown, IPv6 and IPv4-mapped.
+    Recvmsg6,
+    /// Peers as they are shown, IPv4.
+    Getpeername4,
+    /// Peers as they are shown, IPv6 and IPv4-mapped.
+    Getpeername6,
 }
 
 impl KernelProgram {
     /// All of them, the boundary first: what is attached first covers the time until the rest is.
-    pub const ALL: [Self; 6] =
-        [Self::Packet, Self::Create, Self::Connect4, Self::Connect6, Self::Sendmsg4, Self::Sendmsg6];
+    pub const ALL: [Self; 10] = [
+        Self::Packet,
+        Self::Create,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Recvmsg4,
+        Self::Recvmsg6,
+        Self::Getpeername4,
+        Self::Getpeername6,
+    ];
 
     /// Name of the program in the object, in the kernel and of its pin.
     pub const fn name(self) -> &'static str {
@@ -34,16 +51,10 @@ impl KernelProgram {
             Self::Connect6 => "connect6",
             Self::Sendmsg4 => "sendmsg4",
             Self::Sendmsg6 => "sendmsg6",
-        }
-    }
-
-    /// The word in events for what it sees.
-    pub const fn hook(self) -> Hook {
-        match self {
-            Self::Packet => Hook::Packet,
-            Self::Create => Hook::Create,
-            Self::Connect4 | Self::Connect6 => Hook::Connect,
-            Self::Sendmsg4 | Self::Sendmsg6 => Hook::Sendmsg,
+            Self::Recvmsg4 => "recvmsg4",
+            Self::Recvmsg6 => "recvmsg6",
+            Self::Getpeername4 => "getpeername4",
+            Self::Getpeername6 => "getpeername6",
         }
     }
 
@@ -56,6 +67,10 @@ impl KernelProgram {
             Self::Connect6 => bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
             Self::Sendmsg4 => bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG,
             Self::Sendmsg6 => bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG,
+            Self::Recvmsg4 => bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG,
+            Self::Recvmsg6 => bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG,
+            Self::Getpeername4 => bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
+            Self::Getpeername6 => bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
         };
         attach_type as u32
     }
@@ -69,6 +84,10 @@ impl KernelProgram {
             Self::Connect6 => "cgroup/connect6",
             Self::Sendmsg4 => "cgroup/sendmsg4",
             Self::Sendmsg6 => "cgroup/sendmsg6",
+            Self::Recvmsg4 => "cgroup/recvmsg4",
+            Self::Recvmsg6 => "cgroup/recvmsg6",
+            Self::Getpeername4 => "cgroup/getpeername4",
+            Self::Getpeername6 => "cgroup/getpeername6",
         }
     }
 }

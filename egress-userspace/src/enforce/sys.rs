@@ -64,6 +64,36 @@ where
     Ok(value)
 }
 
+/// Reads one map entry and removes it; `None` if there is none.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, which hash maps have since 5.14; before, a look-up and a removal.
+pub fn map_take<K, V>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>>
+where
+    K: IntoBytes + Immutable + ?Sized,
+    V: FromBytes + IntoBytes,
+{
+    let mut value = V::new_zeroed();
+    let mut attr = map_attr(map, key.as_bytes(), value.as_mut_bytes().as_mut_ptr() as u64);
+    let absent = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+    match call(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) {
+        Ok(_) => return Ok(Some(value)),
+        Err(error) if absent(&error) => return Ok(None),
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | ENOTSUPP)) => {
+            return Err(error);
+        }
+        Err(_) => {}
+    }
+    match map_lookup(map, key) {
+        Ok(value) => map_delete(map, key).map(|_| Some(value)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The kernel's own "not supported", which it should not show but does.
+const ENOTSUPP: i32 = 524;
+
 /// Reads one entry of a per-CPU map: one value for each possible CPU.
 ///
 /// # Errors

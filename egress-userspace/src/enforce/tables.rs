@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use egress_common::{Counters, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, Scope};
+use egress_common::{
+    Asker, AskerKey, Counters, Listener, ListenerKey, Network, NetworkKey, Permit, PermitKey, PortKey,
+    PortRule, Scope,
+};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::{EnforceError, Engine, sys};
@@ -99,12 +102,53 @@ impl Engine {
             .map_err(|error| EnforceError::other("reset the scope's counters", error))
     }
 
+    /// The clients of questions on their way.
+    ///
+    /// # Errors
+    /// If the kernel side has no such map.
+    pub fn askers(&self) -> Result<Askers<'_>, EnforceError> {
+        Ok(Askers(self.map("ASKERS")?))
+    }
+
+    /// Makes a scope's listener in a network namespace known: it answers until `expires` (`CLOCK_BOOTTIME` ns; 0: there can
+    /// be none).
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn set_listener(&self, key: &ListenerKey, expires: u64) -> Result<(), EnforceError> {
+        sys::map_update(self.map("LISTENERS")?, key, &Listener { expires }, sys::ANY)
+            .map_err(|error| table_error("listener", error).into())
+    }
+
+    /// Forgets a listener: the next question there is as the first.
+    ///
+    /// # Errors
+    /// [`TableError::Write`].
+    pub fn remove_listener(&self, key: &ListenerKey) -> Result<(), EnforceError> {
+        remove(self.map("LISTENERS")?, "listener", key)?;
+        Ok(())
+    }
+
     /// The table of permits.
     ///
     /// # Errors
     /// If the kernel side has no such map.
     pub fn permits(&self) -> Result<Permits<'_>, EnforceError> {
         Ok(Permits(self.map("PERMITS")?))
+    }
+}
+
+/// The kernel's table of clients whose questions are on their way.
+#[derive(Clone, Copy, Debug)]
+pub struct Askers<'a>(BorrowedFd<'a>);
+
+impl Askers<'_> {
+    /// The client of a question, which is thereby done with; `None` if it did not come from the scope.
+    ///
+    /// # Errors
+    /// [`TableError::Write`].
+    pub fn take(&self, key: &AskerKey) -> Result<Option<Asker>, TableError> {
+        sys::map_take(self.0, key).map_err(|error| table_error("asker", error))
     }
 }
 
