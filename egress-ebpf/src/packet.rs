@@ -27,6 +27,8 @@ const PORTS: usize = 4;
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+/// Index of the loopback device in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
+const LOOPBACK_DEVICE: u32 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -182,6 +184,17 @@ struct Ipv6 {
 
 const _: () = assert!(size_of::<Ipv4>() == IPV4_HEADER + PORTS && size_of::<Ipv6>() == IPV6_HEADER + PORTS);
 
+/// ::1, big endian.
+const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
+
+/// Whether a packet for this host leaves through a device of the program's choice (IP_PKTINFO, SO_BINDTODEVICE …): it would
+/// be on the wire, for whoever is next to read.
+#[inline(always)]
+fn strays(ctx: &SkBuffContext, local: bool) -> bool {
+    // SAFETY: the context is the kernel's. Without a branch: the verifier would follow both ways.
+    local & unsafe { (*ctx.skb.skb).ifindex != LOOPBACK_DEVICE }
+}
+
 /// Of the fragment field only this bit, "don't fragment", may be set.
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
 
@@ -190,8 +203,10 @@ fn parse_v4(ctx: &SkBuffContext) -> Packet {
     let Some(header) = headers::<Ipv4>(ctx) else {
         return unreadable();
     };
+    let local = header.destination.to_ne_bytes()[0] == 127;
     // Version 4, five words: no options.
-    let plain = header.version_and_length == 0x45 && header.fragment & !DONT_FRAGMENT == 0;
+    let plain =
+        header.version_and_length == 0x45 && header.fragment & !DONT_FRAGMENT == 0 && !strays(ctx, local);
     let (source, address) = (Address::from_v4_word(header.source), Address::from_v4_word(header.destination));
     packet_to(source, address, header.protocol, plain, &header.ports)
 }
@@ -204,7 +219,8 @@ fn parse_v6(ctx: &SkBuffContext) -> Packet {
     let protocol = header.next_header;
     // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
     let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
-    let plain = header.version >> 4 == 6 && !extended;
+    let local = header.destination == LOOPBACK6;
+    let plain = header.version >> 4 == 6 && !extended && !strays(ctx, local);
     let (source, address) = (Address::from_words(header.source), Address::from_words(header.destination));
     packet_to(source, address, protocol, plain, &header.ports)
 }

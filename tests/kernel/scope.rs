@@ -154,6 +154,27 @@ fn opened_loopback_works_both_ways() {
     }
 }
 
+/// `loopback` is about this host: through the wire's device a packet is on the wire, whoever it is addressed to.
+/// Mutation seen to fail here: the packet hook without its look at the device.
+#[test]
+fn opened_loopback_is_no_way_to_the_wire() {
+    let lab = Lab::new().expect("the lab");
+    let mut scope = Scope::open(&loopback("any")).expect("a scope");
+    // IP_PKTINFO, IP_UNICAST_IF, SO_BINDTODEVICE; of the wire.
+    let pktinfo = ["socket inet dgram", "cmsgto 127.0.0.1:8080 0 8 020000000000000000000000 leak"];
+    let unicast = ["socket inet dgram", "option 0 50 00000002", "sendto 127.0.0.1:8080 leak"];
+    let bound = ["socket inet dgram", "option 1 25 6167656e743000", "sendto 127.0.0.1:8080 leak"];
+    for steps in [&pktinfo[..], &unicast, &bound] {
+        let steps: Vec<_> = steps.iter().map(|step| format!("?{step}")).collect();
+        let steps: Vec<_> = steps.iter().map(String::as_str).collect();
+        let leaks = || lab.frames().iter().any(|frame| frame.carries("leak"));
+        Attempt::new(&steps).run(&lab, None).expect("the attempt is made");
+        assert!(leaks(), "{steps:?}: nothing got out even without enforcement");
+        scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+        assert!(!leaks(), "{steps:?} got out");
+    }
+}
+
 /// Packets from a listed port are let go so that a listener can answer; that must not open every other port of the host
 /// to who binds the listed one.
 #[test]
