@@ -2,12 +2,21 @@
 //!
 //! Opens nothing itself: what it learns goes into a [`permit::PermitTable`], and only for names that the policy lists.
 
+pub mod answer;
+pub mod cache;
 pub mod clock;
+pub mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod guard;
 pub mod hosts;
+pub mod message;
 pub mod names;
 pub mod outcome;
 pub mod permit;
+pub mod reply;
 pub mod resolver;
+mod service_binding;
 pub mod special;
 pub mod system;
 pub mod told;

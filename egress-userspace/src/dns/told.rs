@@ -40,6 +40,25 @@ pub enum DnsReason {
 }
 
 impl DnsReason {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Listed,
+        Self::Local,
+        Self::NotListed,
+        Self::DenyRule,
+        Self::Type,
+        Self::Class,
+        Self::Malformed,
+        Self::LabelBound,
+        Self::NameBound,
+        Self::RateBound,
+        Self::Search,
+        Self::Rebinding,
+        Self::NoPermit,
+        Self::Upstream,
+        Self::NoListener,
+    ];
+
     /// The word in events and on screen.
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,6 +77,33 @@ impl DnsReason {
             Self::NoPermit => "no-permit",
             Self::Upstream => "upstream",
             Self::NoListener => "no-listener",
+        }
+    }
+
+    /// As a sentence without a full stop.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Listed => "a rule lists the name",
+            Self::Local => "it is answered from what this host knows",
+            Self::NotListed => "no rule lists the name",
+            Self::DenyRule => "a rule under `deny:` covers the name or one that it is an alias of",
+            Self::Type => "`dns: types:` does not list the query type",
+            Self::Class => "it is of a class other than IN",
+            Self::Malformed => "it is no plain question",
+            Self::LabelBound => {
+                "only a wildcard allows the name, and a label is longer than `dns: wildcard: label:`"
+            }
+            Self::NameBound => {
+                "only a wildcard allows the name, and it is longer than `dns: wildcard: name:`"
+            }
+            Self::RateBound => {
+                "only a wildcard allows the name, and more new names than `dns: wildcard: new-names:` were asked this minute"
+            }
+            Self::Search => "it is a listed name with a search suffix behind it",
+            Self::Rebinding => "every address of the answer is one that the name may not have",
+            Self::NoPermit => "its addresses could not be opened",
+            Self::Upstream => "no upstream server answered in time",
+            Self::NoListener => "questions of its network namespace cannot be answered",
         }
     }
 }
