@@ -4,6 +4,7 @@
 
 use crate::{
     Address,
+    question::is_dns,
     rule::{Class, Network, Permit, PermitKey, PortRule, RuleId, Scope, Transport},
 };
 
@@ -200,6 +201,9 @@ pub trait Tables {
 pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
     if scope.slot == 0 {
         return Decision::deny(Reason::NoPolicy, 0);
+    }
+    if is_dns(flow.port) {
+        return Decision::deny(Reason::Dns, 0);
     }
     let address = flow.address.judged();
     let network = tables.network(scope.slot, &address).unwrap_or_default();

@@ -175,7 +175,9 @@ pub(crate) fn question(
         return Question::No;
     }
     let state = listening(scope, netns);
-    if matches!(state, Listening::No) {
+    // An IPv6 source can be anybody's (IPV6_FREEBIND), and the listener, which nothing confines, would answer there.
+    let foreign = !source.is_v4() && source != LOOPBACK6;
+    if foreign || matches!(state, Listening::No) {
         return Question::Closed(server);
     }
     if !opens(ctx, flow) {

@@ -3,7 +3,7 @@
 //! sendmsg4 sees IPv4-mapped destinations of IPv6 sockets too.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Flow, Hook, Scope, Tag, Transport, Verdict};
+use egress_common::{Address, Flow, Hook, Scope, Tag, Transport, Verdict};
 
 use crate::{
     dns, maps,
@@ -31,7 +31,9 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
     }
     let scope = maps::scope();
     let flow = Flow { transport: Transport::Udp, address, port, local_port: 0 };
-    if dns::redirect(ctx, &scope, v6, &flow) || dns::is_redirected(socket_of(ctx), &scope, &flow) {
+    // The kernel has chosen the device of a link-local address by now, and from there it is not loopback that is reached.
+    let redirected = !is_link_local(address) && dns::redirect(ctx, &scope, v6, &flow);
+    if redirected || dns::is_redirected(socket_of(ctx), &scope, &flow) {
         return 1;
     }
     let decision = maps::decide(&scope, &flow).in_mode(&scope);
@@ -52,6 +54,13 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
         report(&scope, Hook::Sendmsg, decision, || attempt(ctx, address, port));
     }
     i32::from(decision.passes())
+}
+
+/// fe80::/10.
+#[inline(always)]
+fn is_link_local(address: Address) -> bool {
+    let first = u32::from_be(address.words()[0]);
+    first >> 22 == 0xfe80 >> 6
 }
 
 /// Notes where a datagram goes; true if the one before it went there too.

@@ -5,17 +5,13 @@ pub mod memory;
 pub(crate) mod networks;
 mod sets;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
-use ipnet::IpNet;
 
-use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, Upstream, covers};
+use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, covers};
 
 pub use crate::policy::{Origin, PortRange};
-
-/// Port that resolvers are asked at.
-const DNS_PORT: u16 = 53;
 
 /// A rule as people see it: what a verdict, an event and a counter name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,10 +56,10 @@ pub struct Compiled {
     pub dns: Dns,
 }
 
-/// Compiles a policy. `resolvers` are those of the system; they are opened on port 53 unless the policy lists its own
-/// upstreams, and only if the policy allows anything at all that a name could lead to.
-pub fn compile(policy: &Policy, resolvers: &[IpAddr]) -> Compiled {
-    let mut compiled = Compiled { audit: policy.mode == Mode::Audit, ..Compiled::default() };
+/// Compiles a policy. It opens no resolver: names are asked by the supervisor, from outside the scope.
+pub fn compile(policy: &Policy) -> Compiled {
+    let audit = policy.mode == Mode::Audit;
+    let mut compiled = Compiled { audit, dns: policy.dns.clone(), ..Compiled::default() };
     let mut covers = Vec::new();
     for rule in &policy.rules {
         let id = compiled.add(rule.origin.clone(), rule.to_string());
@@ -75,7 +71,6 @@ pub fn compile(policy: &Policy, resolvers: &[IpAddr]) -> Compiled {
     }
     compiled.drop_denied_names();
     compiled.loopback(policy, &mut covers);
-    compiled.resolvers(policy, resolvers, &mut covers);
     networks::merge(&covers, &mut compiled);
     compiled
 }
@@ -119,31 +114,6 @@ impl Compiled {
         let id = self.add(origin, text);
         for network in networks::loopback() {
             covers.push(networks::Cover::allow(id, network, ports.clone(), self));
-        }
-    }
-
-    fn resolvers(&mut self, policy: &Policy, system: &[IpAddr], covers: &mut Vec<networks::Cover>) {
-        let opens = |rule: &Rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_));
-        if !policy.rules.iter().any(opens) {
-            return;
-        }
-        let mut open = |address: IpAddr, port: u16, origin: Origin| {
-            let id = self.add(origin, format!("resolver {address} ports {port}/any"));
-            let address = IpNet::from(Address::from(address).judged().to_ip());
-            covers.push(networks::Cover::allow(id, address, vec![PortRange::one(port)], self));
-        };
-        match &policy.dns_upstream {
-            Upstream::System => {
-                for address in system {
-                    let origin = Origin::Builtin(format!("dns: system resolver {address}"));
-                    open(*address, DNS_PORT, origin);
-                }
-            }
-            Upstream::List(upstreams, origin) => {
-                for upstream in upstreams {
-                    open(upstream.ip(), upstream.port(), origin.clone());
-                }
-            }
         }
     }
 

@@ -18,14 +18,12 @@ fn egress(arguments: &[&str]) -> String {
 
 #[test]
 fn check_says_what_holds_and_what_does_not_yet() {
-    insta::assert_snapshot!(egress(&["policy", "check", "policies/internal-services.yaml"]), @r#"
+    insta::assert_snapshot!(egress(&["policy", "check", "policies/internal-services.yaml"]), @"
     exit code 0
     --- stdout
     policies/internal-services.yaml: ok: internal-services, 6 rules
-      note: policies/internal-services.yaml:11: `*.packages.example` is not yet effective: names below a wildcard stay denied; list the exact names meanwhile
       note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
-      note: DNS questions are not yet filtered: the resolvers can be asked for any name, which can carry data out
-    "#);
+    ");
 }
 
 #[test]
@@ -88,19 +86,22 @@ fn explain_names_rule_line_and_remedy() {
         "203.0.113.66:443",
         "[64:ff9b::a9fe:a9fe]:80",
         "127.0.0.1:8080",
-        "--resolver",
-        "192.0.2.53",
         "192.0.2.53:53/udp",
+        "192.0.2.53:853",
+        "localhost:8080",
     ];
-    insta::assert_snapshot!(egress(&arguments), @r#"
+    insta::assert_snapshot!(egress(&arguments), @"
     exit code 1
     --- stdout
     allow api.model.example:443/tcp: its name is allowed
       rule: host api.model.example ports 443/tcp (policies/doc-summarizer.yaml:9)
+      question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
       note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
-    deny collect.attacker.example:443/tcp: no rule covers it
+    deny collect.attacker.example:443/tcp: no rule lists the name
+      question: answered with NXDOMAIN (not-listed)
       to allow it: - { host: collect.attacker.example, ports: [443] }
     deny api.model.example:8443/tcp: no rule covers it
+      question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
       nearest: host api.model.example ports 443/tcp (policies/doc-summarizer.yaml:9): same host, but only on 443/tcp
       to allow it: - { host: api.model.example, ports: [8443] }
     deny 203.0.113.66:443/tcp: no rule covers it
@@ -111,9 +112,14 @@ fn explain_names_rule_line_and_remedy() {
       to allow it: - { cidr: 169.254.169.254/32, ports: [80] }
     deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
       to allow it: loopback: [8080]
-    allow 192.0.2.53:53/udp: a rule covers it
-      rule: resolver 192.0.2.53 ports 53/any (dns: system resolver 192.0.2.53)
-    "#);
+    deny 192.0.2.53:53/udp: ports 53 and 853 are closed: names are asked through egress's own resolver
+      note: a question to port 53 of any server reaches egress instead, which answers it for the names that the policy lists
+    deny 192.0.2.53:853/tcp: ports 53 and 853 are closed: names are asked through egress's own resolver
+      note: clients that prefer DNS over TLS or QUIC fall back to port 53, where egress answers
+    deny localhost:8080/tcp: it is this host itself, and `loopback` does not open it
+      question: answered with the loopback addresses
+      to allow it: loopback: [8080]
+    ");
 }
 
 #[test]
@@ -126,13 +132,17 @@ fn explain_says_what_came_nearest() {
         "10.20.1.1:23",
         "10.21.1.1:22",
         "a.packages.example:443",
+        "a.packages.example:80",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.packages.example:443",
+        "aa.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.packages.example:443",
+        "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.packages.example:443",
         "admin.packages.example:443",
         "packages.example:443",
         "db2.internal.example:5432",
         "[2001:db8:8::1]:123/udp",
         "127.0.0.1:8080",
     ];
-    insta::assert_snapshot!(egress(&arguments), @r#"
+    insta::assert_snapshot!(egress(&arguments), @"
     exit code 1
     --- stdout
     deny 10.20.9.1:22/tcp: a deny rule covers it
@@ -144,17 +154,43 @@ fn explain_says_what_came_nearest() {
     deny 10.21.1.1:22/tcp: no rule covers it
       nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): the nearest network
       to allow it: - { cidr: 10.21.1.1/32, ports: [22] }
-    deny a.packages.example:443/tcp: no rule covers it
-      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but wildcards are not yet effective
-      to allow it: - { host: a.packages.example, ports: [443] }
-    deny admin.packages.example:443/tcp: a deny rule covers it
+    allow a.packages.example:443/tcp: its name is allowed
+      rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
+      question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
+      note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
+      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute
+    deny a.packages.example:80/tcp: no rule covers it
+      question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but only on 443,8443/tcp
+      to allow it: - { host: a.packages.example, ports: [80] }
+    deny xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.packages.example:443/tcp: only a wildcard allows the name, and a label is longer than `dns: wildcard: label:`
+      rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
+      question: answered with NXDOMAIN (label-bound)
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but not beyond the bounds of dns.wildcard
+      note: the bound is widened by dns: { wildcard: { label: 63 } }
+      to allow it: - { host: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.packages.example, ports: [443] }
+    deny aa.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.packages.example:443/tcp: only a wildcard allows the name, and it is longer than `dns: wildcard: name:`
+      rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
+      question: answered with NXDOMAIN (name-bound)
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but not beyond the bounds of dns.wildcard
+      note: the bound is widened by dns: { wildcard: { name: 101 } }
+      to allow it: - { host: aa.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.packages.example, ports: [443] }
+    allow a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.packages.example:443/tcp: its name is allowed
+      rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
+      question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
+      note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
+      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute
+    deny admin.packages.example:443/tcp: a rule under `deny:` covers the name or one that it is an alias of
       rule: deny host admin.packages.example (policies/internal-services.yaml:21)
-      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but wildcards are not yet effective
+      question: answered with NXDOMAIN (deny-rule)
+      nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): allows the name, but deny goes before allow
       note: the name is denied; an address that it shares with an allowed name is not
-    deny packages.example:443/tcp: no rule covers it
+    deny packages.example:443/tcp: no rule lists the name
+      question: answered with NXDOMAIN (not-listed)
       nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): the wildcard covers names below, not the name itself
       to allow it: - { host: packages.example, ports: [443] }
-    deny db2.internal.example:5432/tcp: no rule covers it
+    deny db2.internal.example:5432/tcp: no rule lists the name
+      question: answered with NXDOMAIN (not-listed)
       nearest: host db.internal.example ports 5432/tcp private (policies/internal-services.yaml:8): shares the parent domain
       to allow it: - { host: db2.internal.example, ports: [5432] }
     deny [2001:db8:8::1]:123/udp: no rule covers it
@@ -162,13 +198,20 @@ fn explain_says_what_came_nearest() {
       to allow it: - { cidr: 2001:db8:8::1/128, ports: [123], protocol: udp }
     deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
       to allow it: loopback: [5432, 8080]
-    "#);
+    ");
 }
 
 #[test]
 fn explain_as_json() {
-    let arguments =
-        ["policy", "explain", "policies/internal-services.yaml", "10.20.9.1:22", "--output", "json"];
+    let arguments = [
+        "policy",
+        "explain",
+        "policies/internal-services.yaml",
+        "10.20.9.1:22",
+        "b.packages.example:443",
+        "--output",
+        "json",
+    ];
     insta::assert_snapshot!(egress(&arguments), @r#"
     exit code 1
     --- stdout
@@ -189,6 +232,7 @@ fn explain_as_json() {
             }
           ],
           "notes": [],
+          "question": null,
           "reason": "deny-rule",
           "remedy": null,
           "rule": {
@@ -197,6 +241,27 @@ fn explain_as_json() {
             "text": "deny cidr 10.20.9.0/24 all ports/any"
           },
           "verdict": "deny"
+        },
+        {
+          "destination": "b.packages.example:443/tcp",
+          "nearest": [],
+          "notes": [
+            "holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones",
+            "a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute"
+          ],
+          "question": {
+            "answer": "asked upstream, for A, CNAME, AAAA, SVCB, HTTPS",
+            "reason": "listed",
+            "verdict": "allow"
+          },
+          "reason": "permit",
+          "remedy": null,
+          "rule": {
+            "file": "policies/internal-services.yaml",
+            "line": 11,
+            "text": "host *.packages.example ports 443,8443/tcp"
+          },
+          "verdict": "allow"
         }
       ],
       "version": 1

@@ -6,12 +6,12 @@ use std::{cmp::Reverse, net::IpAddr, sync::LazyLock};
 
 use egress::{
     compile::{Compiled, compile, memory::MemoryTables},
-    policy::{Action, Loopback, Policy, PortRange, Target, Upstream},
+    policy::{Action, Loopback, Policy, PortRange, Target},
 };
-use egress_common::{Address, Decision, Flow, Reason, Transport, Verdict};
+use egress_common::{Decision, Flow, Reason, Transport, Verdict};
 use ipnet::IpNet;
 use proptest::prelude::*;
-use support::{destinations, file, network_rule, policy, resolvers, some_destinations};
+use support::{destinations, file, network_rule, policy, some_destinations};
 
 /// Verdict, reason, and the deciding rule by its text and origin.
 type Outcome = (Verdict, Reason, Option<(String, String)>);
@@ -24,43 +24,12 @@ fn outcome(compiled: &Compiled, decision: Decision) -> Outcome {
 /// What a reader of the policy would say, rule by rule: no tables, no prefixes, no blocks.
 struct Model<'a> {
     policy: &'a Policy,
-    resolvers: Vec<(IpAddr, u16, String, String)>,
 }
 
 /// A rule that speaks of the destination: in the order in which one is named before another.
 type Candidate = (Reverse<u8>, u16, String, String);
 
-impl<'a> Model<'a> {
-    fn new(policy: &'a Policy, resolvers: &[IpAddr]) -> Self {
-        let opens = policy
-            .rules
-            .iter()
-            .any(|rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_)));
-        let plain = |address: IpAddr| Address::from(address).judged().to_ip();
-        let resolvers = match &policy.dns_upstream {
-            _ if !opens => Vec::new(),
-            Upstream::System => resolvers
-                .iter()
-                .map(|address| {
-                    let origin = format!("dns: system resolver {address}");
-                    (plain(*address), 53, format!("resolver {address} ports 53/any"), origin)
-                })
-                .collect(),
-            Upstream::List(list, origin) => list
-                .iter()
-                .map(|socket| {
-                    (
-                        socket.ip(),
-                        socket.port(),
-                        format!("resolver {} ports {}/any", socket.ip(), socket.port()),
-                        origin.to_string(),
-                    )
-                })
-                .collect(),
-        };
-        Self { policy, resolvers }
-    }
-
+impl Model<'_> {
     /// The narrowest special range that holds the address.
     fn special(address: IpAddr) -> Option<(IpNet, Reason)> {
         SPECIAL
@@ -94,24 +63,14 @@ impl<'a> Model<'a> {
             let texts = (format!("loopback {text}"), file(400).to_string());
             found.extend(candidate(&ports, port, holder, texts));
         }
-        if action == Action::Allow {
-            for (resolver, open, text, origin) in &self.resolvers {
-                if *resolver == address && *open == port {
-                    let network = IpNet::from(*resolver);
-                    found.extend(candidate(
-                        &[PortRange::one(port)],
-                        port,
-                        network,
-                        (text.clone(), origin.clone()),
-                    ));
-                }
-            }
-        }
         found.sort();
         found
     }
 
     fn decide(&self, flow: &Flow) -> Outcome {
+        if matches!(flow.port, 53 | 853) {
+            return (Verdict::Deny, Reason::Dns, None);
+        }
         let address = flow.address.judged().to_ip();
         let best = |action, port| self.candidates(action, address, flow.transport, port).into_iter().next();
         let named = |(_, _, text, origin): Candidate| Some((text, origin));
@@ -172,11 +131,11 @@ proptest! {
 
     /// Mutations seen to fail here: allow before deny; the narrowest network, range or text not preferred; a run that
     /// ends a port early; no boundary at `::ffff:0:0/96`; an allow from outside a special range; an outer special
-    /// range left on the stack; a resolver in NAT64 form taken as it stands.
+    /// range left on the stack; port 853 forgotten.
     #[test]
-    fn tables_say_what_the_rules_say(policy in policy(), resolvers in resolvers(), flows in some_destinations()) {
-        let compiled = compile(&policy, &resolvers);
-        let (tables, model) = (MemoryTables::new(&compiled), Model::new(&policy, &resolvers));
+    fn tables_say_what_the_rules_say(policy in policy(), flows in some_destinations()) {
+        let compiled = compile(&policy);
+        let (tables, model) = (MemoryTables::new(&compiled), Model { policy: &policy });
         for flow in flows {
             let (table, model) = (outcome(&compiled, tables.decide(&flow)), model.decide(&flow));
             prop_assert_eq!(table, model, "{:?} to {}", flow, flow.address);
@@ -189,11 +148,10 @@ proptest! {
             let rules = Just(policy.rules.clone()).prop_shuffle();
             (Just(policy), rules)
         }),
-        resolvers in resolvers(),
         flows in some_destinations(),
     ) {
-        let one = compile(&policy, &resolvers);
-        let other = compile(&Policy { rules: shuffled, ..policy }, &resolvers);
+        let one = compile(&policy);
+        let other = compile(&Policy { rules: shuffled, ..policy });
         let (tables, others) = (MemoryTables::new(&one), MemoryTables::new(&other));
         for flow in flows {
             let expected = outcome(&one, tables.decide(&flow));
@@ -203,10 +161,10 @@ proptest! {
 
     #[test]
     fn a_deny_never_allows_more(policy in policy(), deny in network_rule(Action::Deny), flows in some_destinations()) {
-        let before = compile(&policy, &[]);
+        let before = compile(&policy);
         let mut policy = policy;
         policy.rules.push(deny);
-        let after = compile(&policy, &[]);
+        let after = compile(&policy);
         let (tables, others) = (MemoryTables::new(&before), MemoryTables::new(&after));
         for flow in flows {
             if others.decide(&flow).passes() {
@@ -217,10 +175,10 @@ proptest! {
 
     #[test]
     fn an_allow_never_denies_more(policy in policy(), allow in network_rule(Action::Allow), flows in some_destinations()) {
-        let before = compile(&policy, &[]);
+        let before = compile(&policy);
         let mut policy = policy;
         policy.rules.push(allow);
-        let after = compile(&policy, &[]);
+        let after = compile(&policy);
         let (tables, others) = (MemoryTables::new(&before), MemoryTables::new(&after));
         for flow in flows {
             if tables.decide(&flow).passes() {
@@ -230,9 +188,9 @@ proptest! {
     }
 
     #[test]
-    fn compiling_twice_gives_the_same_bytes(policy in policy(), resolvers in resolvers()) {
+    fn compiling_twice_gives_the_same_bytes(policy in policy()) {
         let bytes = |compiled: &Compiled| format!("{compiled:?}");
-        prop_assert_eq!(bytes(&compile(&policy, &resolvers)), bytes(&compile(&policy, &resolvers)));
+        prop_assert_eq!(bytes(&compile(&policy)), bytes(&compile(&policy)));
     }
 }
 
@@ -247,7 +205,7 @@ fn a_permit_holds_until_it_expires_and_never_over_a_deny() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.yaml");
     std::fs::write(&path, text).unwrap();
-    let compiled = compile(&egress::policy::load(&path, &[]).unwrap(), &[]);
+    let compiled = compile(&egress::policy::load(&path, &[]).unwrap());
     let mut tables = MemoryTables::new(&compiled);
     let (inside, metadata) =
         ("203.0.113.1".parse::<IpAddr>().unwrap(), "169.254.169.254".parse::<IpAddr>().unwrap());

@@ -37,7 +37,7 @@ fn shipped() -> Vec<PathBuf> {
 
 fn verdict(policy: &Policy, destination: &str) -> (Verdict, &'static str) {
     let destination: Destination = destination.parse().unwrap();
-    let explanation = explain::explain(policy, &compile(policy, &[]), &destination);
+    let explanation = explain::explain(policy, &compile(policy), &destination);
     (explanation.verdict, explanation.reason.name())
 }
 
@@ -48,16 +48,16 @@ const DENY: Verdict = Verdict::Deny;
 fn shipped_policies_do_what_they_say() {
     let internal = "internal-services.yaml";
     for (file, destination, expected) in [
-        ("deny-all.yaml", "api.model.example:443", (DENY, "no-rule")),
+        ("deny-all.yaml", "api.model.example:443", (DENY, "not-listed")),
         ("deny-all.yaml", "192.0.2.1:443", (DENY, "no-rule")),
-        ("deny-all.yaml", "192.0.2.53:53/udp", (DENY, "no-rule")),
+        ("deny-all.yaml", "192.0.2.53:53/udp", (DENY, "dns")),
         ("deny-all.yaml", "127.0.0.1:80", (DENY, "loopback")),
         ("doc-summarizer.yaml", "api.model.example:443", (ALLOW, "permit")),
         ("doc-summarizer.yaml", "API.Model.Example.:443", (ALLOW, "permit")),
         ("doc-summarizer.yaml", "api.model.example:80", (DENY, "no-rule")),
         ("doc-summarizer.yaml", "api.model.example:443/udp", (DENY, "no-rule")),
-        ("doc-summarizer.yaml", "collect.attacker.example:443", (DENY, "no-rule")),
-        ("doc-summarizer.yaml", "model.example:443", (DENY, "no-rule")),
+        ("doc-summarizer.yaml", "collect.attacker.example:443", (DENY, "not-listed")),
+        ("doc-summarizer.yaml", "model.example:443", (DENY, "not-listed")),
         ("doc-summarizer.yaml", "169.254.169.254:80", (DENY, "metadata")),
         (internal, "db.internal.example:5432", (ALLOW, "permit")),
         (internal, "db.internal.example:443", (DENY, "no-rule")),
@@ -73,8 +73,16 @@ fn shipped_policies_do_what_they_say() {
         (internal, "[2001:db8:7::1]:123", (DENY, "no-rule")),
         (internal, "127.0.0.1:5432", (ALLOW, "rule")),
         (internal, "[::1]:5433", (DENY, "loopback")),
-        (internal, "192.0.2.53:53/udp", (ALLOW, "rule")),
-        (internal, "192.0.2.54:53/udp", (DENY, "no-rule")),
+        (internal, "192.0.2.53:53/udp", (DENY, "dns")),
+        (internal, "db.internal.example:853", (DENY, "dns")),
+        (internal, "a.packages.example:443", (ALLOW, "permit")),
+        (internal, "a.b.packages.example:8443", (ALLOW, "permit")),
+        (internal, "a.packages.example:80", (DENY, "no-rule")),
+        (internal, "packages.example:443", (DENY, "not-listed")),
+        (internal, "evil-packages.example:443", (DENY, "not-listed")),
+        (internal, "packages.example.evil.test:443", (DENY, "not-listed")),
+        (internal, "localhost:5432", (ALLOW, "rule")),
+        (internal, "localhost:80", (DENY, "loopback")),
     ] {
         let policy = policy::load(&policies().join(file), &[]).unwrap();
         assert_eq!(verdict(&policy, destination), expected, "{file}: {destination}");
@@ -102,10 +110,10 @@ fn presets_name_hosts_only_and_comment_each() {
 
 #[test]
 fn command_line_rules_add_to_a_policy() {
-    let allow = ["collect.example:443".to_owned(), "192.0.2.7:53/udp".to_owned()];
+    let allow = ["collect.example:443".to_owned(), "192.0.2.7:123/udp".to_owned()];
     let policy = policy::load(&policies().join("doc-summarizer.yaml"), &allow).unwrap();
     assert_eq!(verdict(&policy, "collect.example:443"), (ALLOW, "permit"));
-    assert_eq!(verdict(&policy, "192.0.2.7:53/udp"), (ALLOW, "rule"));
+    assert_eq!(verdict(&policy, "192.0.2.7:123/udp"), (ALLOW, "rule"));
     assert_eq!(policy.rules[1].origin.to_string(), "--allow collect.example:443");
 }
 
@@ -143,7 +151,7 @@ fn shipped_policies_survive_printing() {
 
 /// Why rules cannot be loaded, if that is for their meaning alone.
 fn only_impossible(errors: &policy::Errors) -> bool {
-    errors.0.iter().all(|problem| matches!(problem.fault, Fault::Impossible(_)))
+    errors.0.iter().all(|problem| matches!(problem.fault, Fault::Impossible(_) | Fault::DnsPorts(_)))
 }
 
 fn config() -> ProptestConfig {
@@ -178,15 +186,15 @@ proptest! {
     #[test]
     fn a_remedy_opens_what_it_is_given_for(policy in support::policy(), at in 0..destinations().len()) {
         let flow = Flow { local_port: 0, ..destinations()[at] };
-        let decision = MemoryTables::new(&compile(&policy, &[])).decide(&flow);
+        let decision = MemoryTables::new(&compile(&policy)).decide(&flow);
         let line = explain::remedy(None, flow.address.to_ip(), flow.port, flow.transport, decision.reason);
         match line {
             Some(line) => {
                 prop_assert!(!decision.passes());
-                let tables = MemoryTables::new(&compile(&remedied(&policy, &line), &[]));
+                let tables = MemoryTables::new(&compile(&remedied(&policy, &line)));
                 prop_assert!(tables.decide(&flow).passes(), "{} for {:?}", line, flow);
             }
-            None => prop_assert!(decision.passes() || flow.port == 0 || decision.reason.name() == "deny-rule"),
+            None => prop_assert!(decision.passes() || flow.port == 0 || matches!(decision.reason.name(), "deny-rule" | "dns")),
         }
     }
 
@@ -194,7 +202,7 @@ proptest! {
     #[test]
     fn a_rule_called_impossible_never_decides(policy in support::policy()) {
         let Err(errors) = loaded(&policy.to_yaml().unwrap()) else { return Ok(()) };
-        let compiled = compile(&policy, &[]);
+        let compiled = compile(&policy);
         let tables = MemoryTables::new(&compiled);
         for problem in &errors.0 {
             let Fault::Impossible(text) = &problem.fault else { continue };

@@ -502,3 +502,130 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn settings_of_dns_say_what_they_may_be() {
+    let text = "\
+version: 1
+name: p
+dns:
+  types: [A, ANY]
+  refusal: drop
+  ech: true
+  wildcard: { label: 64, name: 0, new-names: -1, rate: 3 }
+  eager: 1
+  resolver: 192.0.2.53
+";
+    insta::assert_snapshot!(errors(text), @"
+    error: query type `ANY` is not known
+     --> p.yaml:4:14
+      |
+    4 |   types: [A, ANY]
+      |              ^^^ expected a record type in upper case such as A, AAAA, CNAME, HTTPS, SVCB
+
+    error: answer for names that are not listed `drop` is not known
+     --> p.yaml:5:12
+      |
+    5 |   refusal: drop
+      |            ^^^^ expected `nxdomain` or `refused`
+
+    error: wrong type: expected `strip` or `keep`, found the truth value `true`
+     --> p.yaml:6:8
+      |
+    6 |   ech: true
+      |        ^^^^
+
+    error: number 64 is out of range
+     --> p.yaml:7:22
+      |
+    7 |   wildcard: { label: 64, name: 0, new-names: -1, rate: 3 }
+      |                      ^^ expected a whole number from 1 to 63
+
+    error: number 0 is out of range
+     --> p.yaml:7:32
+      |
+    7 |   wildcard: { label: 64, name: 0, new-names: -1, rate: 3 }
+      |                                ^ expected a whole number from 1 to 253
+
+    error: number -1 is out of range
+     --> p.yaml:7:46
+      |
+    7 |   wildcard: { label: 64, name: 0, new-names: -1, rate: 3 }
+      |                                              ^^ expected a whole number from 0 to 1000000
+
+    error: unknown key `rate` in `dns.wildcard`
+     --> p.yaml:7:50
+      |
+    7 |   wildcard: { label: 64, name: 0, new-names: -1, rate: 3 }
+      |                                                  ^^^^ did you mean `name`?
+
+    error: wrong type: expected `true` or `false`, found the number `1`
+     --> p.yaml:8:10
+      |
+    8 |   eager: 1
+      |          ^
+
+    error: unknown key `resolver` in `dns`
+     --> p.yaml:9:3
+      |
+    9 |   resolver: 192.0.2.53
+      |   ^^^^^^^^ expected one of: upstream, types, refusal, ech, wildcard, eager
+
+    9 errors
+    ");
+}
+
+#[test]
+fn rules_for_ports_of_dns_say_what_to_do_instead() {
+    let text = "\
+version: 1
+name: p
+allow:
+  - { cidr: 192.0.2.53/32, ports: [53], protocol: any }
+  - { host: dns.example, ports: [53, 853] }
+  - { cidr: 192.0.2.0/24, ports: [50-60] }
+deny:
+  - { cidr: 10.0.0.0/8, ports: [853] }
+loopback: [53]
+";
+    insta::assert_snapshot!(errors(text), @"
+    error: allow rule can never match: ports 53 and 853 are closed whatever a policy says
+     --> p.yaml:4:13
+      |
+    4 |   - { cidr: 192.0.2.53/32, ports: [53], protocol: any }
+      |             ^^^^^^^^^^^^^ names are asked through egress itself: list the names with `host:`; `dns: upstream:` says who is asked
+
+    error: allow rule can never match: ports 53 and 853 are closed whatever a policy says
+     --> p.yaml:5:13
+      |
+    5 |   - { host: dns.example, ports: [53, 853] }
+      |             ^^^^^^^^^^^ names are asked through egress itself: list the names with `host:`; `dns: upstream:` says who is asked
+
+    error: deny rule can never match: ports 53 and 853 are closed whatever a policy says
+     --> p.yaml:8:13
+      |
+    8 |   - { cidr: 10.0.0.0/8, ports: [853] }
+      |             ^^^^^^^^^^ remove it: it is closed already
+
+    error: loopback setting can never match: ports 53 and 853 are closed whatever a policy says
+     --> p.yaml:9:11
+      |
+    9 | loopback: [53]
+      |           ^^^^ leave 53 and 853 out; a local resolver is asked through egress: see `dns: upstream:`
+
+    4 errors
+    ");
+}
+
+#[test]
+fn a_command_line_rule_for_dns_is_an_error_too() {
+    let directory = files(&[("p.yaml", b"version: 1\nname: p\n")]);
+    let errors = policy::load(&directory.path().join("p.yaml"), &["192.0.2.53:53/udp".to_owned()]);
+    insta::assert_snapshot!(errors.unwrap_err().render(false), @"
+    error: allow rule can never match: ports 53 and 853 are closed whatever a policy says
+    --> --allow 192.0.2.53:53/udp
+     = help: names are asked through egress itself: list the names with `host:`; `dns: upstream:` says who is asked
+
+    1 error
+    ");
+}

@@ -90,7 +90,7 @@ const RULES: [&str; 16] = [
     "{cidr: 10.0.0.0/8, ports: [8000-8100]}",
     "{cidr: 10.0.0.0/8, ports: [\"1-65535\", 7]}",
     "{cidr: 10.0.0.0/8, protocol: tcp}",
-    "{cidr: 10.0.0.0/8, protocol: udp, ports: [53]}",
+    "{cidr: 10.0.0.0/8, protocol: udp, ports: [52-53]}",
     "{cidr: 10.0.0.0/8, protocol: any}",
     "{cidr: 0.0.0.0/0}",
     "{cidr: \"::/0\"}",
@@ -159,7 +159,7 @@ const BAD_RULES: [&str; 42] = [
     "{unix: run/a.sock}",
 ];
 
-const GOOD_SETTINGS: [&str; 22] = [
+const GOOD_SETTINGS: [&str; 30] = [
     "",
     "description: a text",
     "mode: enforce",
@@ -182,9 +182,17 @@ const GOOD_SETTINGS: [&str; 22] = [
     "dns: {upstream: system, types: [A, AAAA]}",
     "dns: {upstream: [192.0.2.53, \"192.0.2.53:5353\"]}",
     "dns: {upstream: [\"2001:db8::53\", \"[2001:db8::53]:53\"]}",
+    "dns: {types: [CAA, HINFO]}",
+    "dns: {refusal: nxdomain, ech: strip, eager: false}",
+    "dns: {refusal: refused, ech: keep, eager: true}",
+    "dns: {wildcard: {}}",
+    "dns: {wildcard: {label: 1, name: 1, new-names: 0}}",
+    "dns: {wildcard: {label: 63, name: 253, new-names: 1000000}}",
+    "dns: {wildcard: {new-names: 1}}",
+    "loopback: [53-54]",
 ];
 
-const BAD_SETTINGS: [&str; 26] = [
+const BAD_SETTINGS: [&str; 42] = [
     "colour: red",
     "description: 7",
     "description: null",
@@ -211,6 +219,22 @@ const BAD_SETTINGS: [&str; 26] = [
     "dns: {upstream: [dns.example]}",
     "dns: {types: []}",
     "dns: {types: [a]}",
+    "dns: {types: [ANY]}",
+    "dns: {types: [A, PTR]}",
+    "dns: {types: [\"TYPE1\"]}",
+    "dns: {refusal: NXDOMAIN}",
+    "dns: {refusal: null}",
+    "dns: {ech: true}",
+    "dns: {eager: \"yes\"}",
+    "dns: {wildcard: 40}",
+    "dns: {wildcard: {labels: 40}}",
+    "dns: {wildcard: {label: 0}}",
+    "dns: {wildcard: {label: 64}}",
+    "dns: {wildcard: {name: 0}}",
+    "dns: {wildcard: {name: 254}}",
+    "dns: {wildcard: {new-names: -1}}",
+    "dns: {wildcard: {new-names: 1000001}}",
+    "dns: {wildcard: {new-names: 1.5}}",
 ];
 
 const BAD_HEADS: [&str; 12] = [
@@ -229,7 +253,7 @@ const BAD_HEADS: [&str; 12] = [
 ];
 
 /// What only the parser can see: the meaning is at fault.
-const BAD_MEANING: [&str; 12] = [
+const BAD_MEANING: [&str; 15] = [
     "allow: [{cidr: 10.0.0.1/8}]",
     "allow: [{cidr: \"2001:db8::1/32\"}]",
     "allow: [{cidr: \"::ffff:10.0.0.0/104\"}]",
@@ -239,6 +263,9 @@ const BAD_MEANING: [&str; 12] = [
     "allow: [{host: a.0x7f}]",
     "allow: [{cidr: 10.0.0.0/8}]\ndeny: [{cidr: 10.0.0.0/8}]",
     "allow: [{host: a.example}]\ndeny: [{host: a.example}]",
+    "allow: [{cidr: 10.0.0.0/8, ports: [53, 853]}]",
+    "deny: [{cidr: 10.0.0.0/8, ports: [53]}]",
+    "loopback: [53]",
     "include: [missing.yaml]",
     "include: [policy.yaml]",
     "dns: {upstream: [\"1.2.3\"]}",

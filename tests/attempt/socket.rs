@@ -2,8 +2,8 @@
 
 use std::{
     mem::{size_of, zeroed},
-    net::SocketAddr,
-    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+    net::{SocketAddr, SocketAddrV6},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use crate::steps::Done;
@@ -61,6 +61,33 @@ impl Name {
         name
     }
 
+    /// Has a call write an address here.
+    pub(crate) fn offer<T>(
+        &mut self,
+        call: impl FnOnce(*mut libc::sockaddr_storage, &mut libc::socklen_t) -> T,
+    ) -> T {
+        self.length = small(size_of::<libc::sockaddr_storage>());
+        call(&raw mut self.storage, &mut self.length)
+    }
+
+    /// The address, if it is one of IP.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match i32::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the storage is larger than every address, and the family says which one it holds.
+                let name = unsafe { *(&raw const self.storage).cast::<libc::sockaddr_in>() };
+                Some((name.sin_addr.s_addr.to_ne_bytes(), u16::from_be(name.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let name = unsafe { *(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+                let port = u16::from_be(name.sin6_port);
+                Some(SocketAddrV6::new(name.sin6_addr.s6_addr.into(), port, 0, name.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
@@ -99,20 +126,26 @@ impl Socket {
     fn adopt(fd: RawFd) -> Result<Self, i32> {
         // SAFETY: the kernel just gave the descriptor to us.
         let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-        let patience = libc::timeval { tv_sec: 0, tv_usec: PATIENCE_MS * 1000 };
+        socket.patience(PATIENCE_MS)?;
+        Ok(socket)
+    }
+
+    /// Lets the socket's calls take this long.
+    pub(crate) fn patience(&self, milliseconds: i64) -> Done {
+        let patience = libc::timeval { tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000 };
         for option in [libc::SO_SNDTIMEO, libc::SO_RCVTIMEO] {
             // SAFETY: the option lives through the call and has the size we say.
             check(unsafe {
                 libc::setsockopt(
-                    fd,
+                    self.as_raw_fd(),
                     libc::SOL_SOCKET,
                     option,
                     (&raw const patience).cast(),
-                    small(size_of_val(&patience)),
+                    small(size_of::<libc::timeval>()),
                 )
             })?;
         }
-        Ok(socket)
+        Ok(())
     }
 
     pub(crate) fn bind(&self, to: &Name) -> Done {
@@ -227,6 +260,31 @@ impl Socket {
         check(unsafe {
             libc::setsockopt(self.as_raw_fd(), level, option, value.as_ptr().cast(), small(value.len()))
         })
+    }
+
+    pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        nix::sys::socket::getsockopt(&self.0, nix::sys::socket::sockopt::SockType)
+            == Ok(nix::sys::socket::SockType::Stream)
+    }
+
+    pub(crate) fn peer(&self) -> Result<SocketAddr, i32> {
+        let mut name = Name::unspecified(None);
+        let fd = self.as_raw_fd();
+        // SAFETY: the kernel writes at most the length it is told.
+        check(name.offer(|storage, length| unsafe { libc::getpeername(fd, storage.cast(), length) }))?;
+        name.address().ok_or(libc::EAFNOSUPPORT)
+    }
+
+    /// At most so many bytes of a stream; none at its end.
+    pub(crate) fn read(&self, most: usize) -> Result<Vec<u8>, i32> {
+        let mut bytes = vec![0; most];
+        let read = nix::unistd::read(&self.0, &mut bytes).map_err(|errno| errno as i32)?;
+        bytes.truncate(read);
+        Ok(bytes)
     }
 
     pub(crate) fn receive(&self) -> Done {

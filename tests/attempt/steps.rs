@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use crate::{
-    ring,
+    ask, ring,
     socket::{Name, Socket},
 };
 
@@ -11,6 +11,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct State {
     socket: Option<Socket>,
+    questions: u16,
 }
 
 /// Success, or an errno.
@@ -35,8 +36,31 @@ impl State {
             ("print", [path]) => Some(print(path)),
             ("fds", []) => Some(descriptors()),
             ("batch", []) => Some(batch()),
+            ("namespace", []) => Some(ask::namespace()),
+            ("lo", []) => Some(ask::loopback_up()),
+            ("storm" | "follow", [server, asked, kind, count, port]) => {
+                let (server, count, port) = (server.parse().ok()?, count.parse().ok()?, port.parse().ok()?);
+                let perform = if verb == "storm" { ask::storm } else { ask::follow };
+                Some(perform(server, asked, kind, count, port))
+            }
+            _ if verb.starts_with("ask") => self.ask(verb, &words),
             _ => self.on_socket(verb, &words),
         }
+    }
+
+    /// Asks of no, one or two servers for a name of a type.
+    fn ask(&mut self, verb: &str, words: &[&str]) -> Option<Done> {
+        let (servers, [asked, kind]) = words.split_last_chunk()?;
+        self.questions += 1;
+        let question = ask::question(self.questions, asked, kind)?;
+        let socket = self.socket.as_ref()?;
+        Some(match (verb, servers) {
+            ("ask", []) => ask::ask(socket, &question),
+            ("askto", [to]) => socket.send_to(&name(to)?, &question, 0),
+            ("askmsg", [to]) => ask::ask_by_message(socket, &name(to)?, &question),
+            ("askmmsg", [first, second]) => socket.send_many(&[name(first)?, name(second)?], &question),
+            _ => return None,
+        })
     }
 
     fn on_socket(&mut self, verb: &str, words: &[&str]) -> Option<Done> {
@@ -72,7 +96,12 @@ impl State {
             ("option", [level, option, hex]) => {
                 socket.option(level.parse().ok()?, option.parse().ok()?, &bytes(hex)?)
             }
+            ("patience", [time]) => socket.patience(time.parse().ok()?),
             ("receive", []) => socket.receive(),
+            ("hear", []) => ask::hear(socket, false),
+            ("hearmsg", []) => ask::hear(socket, true),
+            ("silence", [time]) => ask::silence(socket, Duration::from_millis(time.parse().ok()?)),
+            ("peer", []) => ask::peer(socket),
             ("flood", [to, count]) => flood(socket, &name(to)?, count.parse().ok()?),
             ("ring-connect", [to]) => ring::connect(socket, &name(to)?, false),
             ("ring-sendmsg", [to, text]) => ring::sendmsg(socket, &name(to)?, text.as_bytes(), false),

@@ -46,7 +46,7 @@ impl Tables {
         let file = tempfile::NamedTempFile::new().expect("make a policy file");
         std::fs::write(file.path(), text).expect("write the policy file");
         let policy = egress::policy::load(file.path(), &[]).expect("the policy is valid");
-        compile::compile(&policy, &[])
+        compile::compile(&policy)
     }
 
     pub(crate) fn write_permits(self, scope: &Scope) -> Result<()> {

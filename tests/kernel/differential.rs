@@ -238,7 +238,7 @@ fn compare(programs: &[KernelProgram], policies: usize, each: usize) -> (usize, 
         };
         let memory = MemoryTables::new(&compiled);
         let mut scope = Scope::closed(programs).expect("a scope");
-        scope.enforced.open(&compiled).expect("a policy");
+        scope.enforced.open(&compiled, 0).expect("a policy");
         let mut list = destinations(&mut random, &generated, each);
         if !programs.contains(&KernelProgram::Connect4) {
             // The kernel makes them the loopback addresses before a packet is there.

@@ -75,7 +75,7 @@ fn a_full_table_of_networks() {
     let lab = Lab::new().expect("the lab");
     let limits = Limits { networks: 8, ..Limits::default() };
     let mut scope = Scope::with_limits(&KernelProgram::ALL, &limits).expect("a scope");
-    let error = scope.enforced.open(&policies::lab()).expect_err("the special networks alone are more");
+    let error = scope.enforced.open(&policies::lab(), 0).expect_err("the special networks alone are more");
     assert!(matches!(error, EnforceError::Table(TableError::Full(_))), "{error}");
     let steps = ["socket inet stream", "connect 203.0.113.10:443"];
     let (_, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");

@@ -65,7 +65,7 @@ fn what_the_ring_cannot_hold_is_counted() {
     let lab = Lab::new().expect("the lab");
     let limits = Limits { ring: 4096, ..Limits::default() };
     let mut scope = Scope::with_limits(&KernelProgram::ALL, &limits).expect("a scope");
-    scope.enforced.open(&policies::lab()).expect("a policy");
+    scope.enforced.open(&policies::lab(), 0).expect("a policy");
     let [emitted, _, dropped] = flood(&mut scope, &lab, false);
     assert!(dropped > 0 && emitted > 0, "{emitted} emitted, {dropped} dropped");
 }

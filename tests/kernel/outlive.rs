@@ -233,7 +233,8 @@ fn a_delegated_cgroup_is_refused() {
 fn a_control_group_made_anew_before_the_start_is_not_joined() {
     let lab = lab();
     // Nobody answers there.
-    let policy = "version: 1\nname: p\ndns: { upstream: [192.0.2.77] }\nallow:\n  - host: api.example\n";
+    let policy =
+        "version: 1\nname: p\ndns: { upstream: [192.0.2.77], eager: true }\nallow:\n  - host: api.example\n";
     let run = Run::with_policy(&lab, policy);
     let mut child = run.command(&["echo", "it ran"]).spawn().expect("egress starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));

@@ -182,8 +182,8 @@ fn a_listed_port_as_source_opens_nothing() {
     let lab = Lab::new().expect("the lab");
     let mut scope = Scope::open(&loopback("[8080]")).expect("a scope");
     for (socket, bind, to) in [
-        ("socket inet dgram", "bind 127.0.0.1:8080", "connect 127.0.0.1:53"),
-        ("socket inet6 dgram", "bind [::1]:8080", "connect [::1]:53"),
+        ("socket inet dgram", "bind 127.0.0.1:8080", "connect 127.0.0.1:54"),
+        ("socket inet6 dgram", "bind [::1]:8080", "connect [::1]:54"),
     ] {
         let steps = [socket, bind, to, "send leak"];
         let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
@@ -194,7 +194,7 @@ fn a_listed_port_as_source_opens_nothing() {
     // Were the refusal of the connect undone, its first packet must still not leave: nobody answers that it is closed.
     let above = scope.cgroup().path().parent().expect("a parent").to_owned();
     Foreign::UndoConnect4.attach(&above).expect("attach a foreign program");
-    let steps = ["socket inet stream", "bind 127.0.0.1:8080", "connect 127.0.0.1:53"];
+    let steps = ["socket inet stream", "bind 127.0.0.1:8080", "connect 127.0.0.1:54"];
     let (outcome, _) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
     assert_eq!(outcome.failure(), Some(("connect", libc::EINPROGRESS)));
 }

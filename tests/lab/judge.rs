@@ -58,7 +58,7 @@ pub fn without(removed: KernelProgram, cases: &[Case]) -> String {
 pub fn differences(attached: &[KernelProgram], cases: &[Case]) -> String {
     let lab = Lab::new().expect("the lab");
     let scope = Scope::closed(attached).expect("a scope");
-    scope.enforced.open(&policies::lab()).expect("a policy");
+    scope.enforced.open(&policies::lab(), 0).expect("a policy");
     let mut scope = scope;
     let mut text = String::new();
     for case in cases {

@@ -5,20 +5,28 @@
 pub mod attempt;
 pub mod cases;
 pub mod cgroup;
+pub mod dns;
 pub mod foreign;
 pub mod judge;
+pub mod message;
+pub mod names;
 pub mod namespace;
 pub mod network;
 pub mod policies;
+pub mod programs;
 pub mod rows;
 pub mod run;
 pub mod scope;
 pub mod servers;
+pub mod site;
 pub mod sniffer;
+pub mod ssh;
+pub mod zone;
 
 pub use attempt::{Attempt, Outcome};
 pub use cases::{Case, Proof};
 pub use cgroup::Cgroup;
+pub use names::Names;
 pub use namespace::Namespace;
 pub use network::Lab;
 

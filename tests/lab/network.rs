@@ -74,6 +74,11 @@ const SETTINGS: &str = "
 impl Lab {
     /// Builds the two sides and starts the servers.
     pub fn new() -> Result<Self> {
+        Self::serving(&PORTS, &[443, 53])
+    }
+
+    /// With servers on these TCP ports, under every address, and these UDP ports, under the lab's main ones.
+    pub fn serving(tcp: &[u16], udp: &[u16]) -> Result<Self> {
         crate::require_root();
         let (agent, net) = (Namespace::new()?, Namespace::new()?);
         agent.sysctl(SETTINGS)?;
@@ -98,7 +103,7 @@ impl Lab {
              route add default via 192.0.2.1\n\
              route add default via 2001:db8::1\n")?;
         let sniffer = Sniffer::start(&net, "net0")?;
-        let servers = Servers::start(&net, &PORTS)?;
+        let servers = Servers::start(&net, tcp, udp)?;
         let lab = Self { agent, net, servers, sniffer };
         lab.frames();
         Ok(lab)

@@ -1,6 +1,6 @@
 //! Policies as people write them, read and compiled by the library itself.
 
-use std::{io::Write as _, net::IpAddr};
+use std::io::Write as _;
 
 use egress::{compile, compile::Compiled, policy};
 
@@ -17,15 +17,10 @@ pub fn lab() -> Compiled {
     compiled(LAB)
 }
 
-/// Compiles a policy without resolvers.
+/// Compiles a policy.
 pub fn compiled(text: &str) -> Compiled {
-    compiled_for(text, &[])
-}
-
-/// Compiles a policy whose scope may ask these resolvers.
-pub fn compiled_for(text: &str, resolvers: &[IpAddr]) -> Compiled {
     let policy = read(text).unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-    compile::compile(&policy, resolvers)
+    compile::compile(&policy)
 }
 
 /// Compiles a policy that may be wrong.
@@ -33,7 +28,7 @@ pub fn compiled_for(text: &str, resolvers: &[IpAddr]) -> Compiled {
 /// # Errors
 /// What is wrong with it.
 pub fn try_compiled(text: &str) -> Result<Compiled, policy::Errors> {
-    Ok(compile::compile(&read(text)?, &[]))
+    Ok(compile::compile(&read(text)?))
 }
 
 fn read(text: &str) -> Result<policy::Policy, policy::Errors> {

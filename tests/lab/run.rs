@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,7 @@ pub struct Run<'a> {
     lab: &'a Lab,
     directory: TempDir,
     options: Vec<String>,
+    covers: Vec<(PathBuf, PathBuf)>,
 }
 
 /// An `egress run` that has ended.
@@ -50,6 +51,22 @@ impl Ended {
     pub fn denials(&self) -> Vec<&Value> {
         let denied = |event: &&Value| event["type"] == "attempt" && event["verdict"] == "deny";
         self.events.iter().filter(denied).collect()
+    }
+
+    /// The events of DNS questions.
+    pub fn questions(&self) -> Vec<&Value> {
+        self.events.iter().filter(|event| event["type"] == "dns").collect()
+    }
+
+    /// What the contained program printed: the lines that begin with `> `.
+    pub fn heard(&self) -> Vec<&str> {
+        self.stdout.lines().filter_map(|line| line.strip_prefix("> ")).collect()
+    }
+
+    /// The errno of each of the contained program's steps of this verb, in order.
+    pub fn errnos(&self, verb: &str) -> Vec<i32> {
+        let words = self.stdout.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        words.filter(|words| words[0] == verb).map(|words| words[1].parse().expect("an errno")).collect()
     }
 
     /// The summary's count of attempts of one verdict, and of their fates: emitted, suppressed, dropped.
@@ -83,7 +100,7 @@ impl<'a> Run<'a> {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("open the directory");
         fs::copy(attempt::program(), directory.path().join("attempt")).expect("copy the contained program");
         fs::write(directory.path().join("policy.yaml"), policy).expect("write the policy");
-        Self { lab, directory, options: Vec::new() }
+        Self { lab, directory, options: Vec::new(), covers: Vec::new() }
     }
 
     /// With one more option of `egress run`.
@@ -91,6 +108,21 @@ impl<'a> Run<'a> {
     pub fn option(mut self, words: &[&str]) -> Self {
         self.options.extend(words.iter().map(|word| (*word).to_owned()));
         self
+    }
+
+    /// With another text in the place of a file, for `egress` and the command alike.
+    #[must_use]
+    pub fn cover(mut self, place: &str, text: &str) -> Self {
+        let shown = self.file(&format!("cover{}", place.replace('/', "-")), text);
+        self.covers.retain(|(covered, _)| covered != Path::new(place));
+        self.covers.push((place.into(), shown));
+        self
+    }
+
+    /// Runs a command whose complaints come on standard output, so that what `egress` says at the same time cannot fall in
+    /// between.
+    pub fn run_apart(&self, command: &[&str]) -> Ended {
+        self.run(&[&["sh", "-c", "exec \"$@\" 2>&1", "sh"], command].concat())
     }
 
     /// Where its files are.
@@ -105,40 +137,37 @@ impl<'a> Run<'a> {
 
     /// `egress run … -- command`, on the agent's side, without the marks of a `sudo` around the tests.
     pub fn command(&self, command: &[&str]) -> Command {
-        let mut egress = Command::new(binary());
-        egress.arg("run").arg("--policy").arg(self.directory.path().join("policy.yaml"));
-        egress.arg("--events").arg(self.events_file()).args(&self.options).arg("--").args(command);
-        egress.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
-            egress.env_remove(name);
-        }
-        self.lab.agent.place(&mut egress);
-        egress
+        self.command_with(command, &[])
     }
 
     /// As [`Run::command`], in a mount namespace of its own in which each first path shows what is at the second one
     /// (`bpf`: a new BPF file system).
     pub fn command_with(&self, command: &[&str], covers: &[(PathBuf, PathBuf)]) -> Command {
-        let mut egress = self.command(command);
-        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("a path without zero");
-        let covers: Vec<_> = covers.iter().map(|(place, shown)| (text(place), text(shown))).collect();
-        let none = None::<&str>;
-        let cover = move || {
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-            for (place, shown) in &covers {
-                let (kind, flags) = if shown.as_c_str() == c"bpf" {
-                    (Some(c"bpf"), MsFlags::empty())
-                } else {
-                    (None, MsFlags::MS_BIND)
-                };
-                mount(Some(shown.as_c_str()), place.as_c_str(), kind, flags, none)?;
-            }
-            Ok(())
-        };
-        // SAFETY: after the fork only system calls are made; short paths are copied to the stack, not to the heap.
-        unsafe { egress.pre_exec(cover) };
+        let mut egress = Command::new(binary());
+        egress.arg("run").arg("--policy").arg(self.directory.path().join("policy.yaml"));
+        egress.arg("--events").arg(self.events_file()).args(&self.options).arg("--").args(command);
+        self.place(&mut egress, covers);
         egress
+    }
+
+    /// Runs the command without `egress`, otherwise as with it.
+    pub fn free(&self, command: &[&str]) -> Output {
+        let mut free = Command::new(command[0]);
+        free.args(&command[1..]);
+        self.place(&mut free, &[]);
+        free.output().unwrap_or_else(|error| panic!("{}: {error}", command[0]))
+    }
+
+    fn place(&self, command: &mut Command, covers: &[(PathBuf, PathBuf)]) {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
+            command.env_remove(name);
+        }
+        self.lab.agent.place(command);
+        let covers: Vec<_> = self.covers.iter().chain(covers).cloned().collect();
+        if !covers.is_empty() {
+            cover(command, &covers);
+        }
     }
 
     /// A file of this run's directory.
@@ -182,6 +211,28 @@ impl<'a> Run<'a> {
         let text = fs::read_to_string(self.events_file()).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
+}
+
+/// Has the command start in a mount namespace of its own.
+fn cover(command: &mut Command, covers: &[(PathBuf, PathBuf)]) {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("a path without zero");
+    let covers: Vec<_> = covers.iter().map(|(place, shown)| (text(place), text(shown))).collect();
+    let none = None::<&str>;
+    let cover = move || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        for (place, shown) in &covers {
+            let (kind, flags) = if shown.as_c_str() == c"bpf" {
+                (Some(c"bpf"), MsFlags::empty())
+            } else {
+                (None, MsFlags::MS_BIND)
+            };
+            mount(Some(shown.as_c_str()), place.as_c_str(), kind, flags, none)?;
+        }
+        Ok(())
+    };
+    // SAFETY: after the fork only system calls are made; short paths are copied to the stack, not to the heap.
+    unsafe { command.pre_exec(cover) };
 }
 
 /// Waits until `holds`, at most for the given time; whether it came to hold.

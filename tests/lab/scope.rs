@@ -64,7 +64,7 @@ impl Scope {
     /// All programs, and this policy.
     pub fn open(compiled: &Compiled) -> Result<Self> {
         let scope = Self::closed(&KernelProgram::ALL)?;
-        scope.enforced.open(compiled)?;
+        scope.enforced.open(compiled, 0)?;
         Ok(scope)
     }
 
@@ -117,9 +117,10 @@ impl Drop for Scope {
     fn drop(&mut self) {
         let _ = std::fs::write(self.cgroup().path().join("cgroup.kill"), "1");
         for _ in 0..400 {
-            if self.cgroup().remove_if_empty() {
+            // Sockets of what was refused may live on for minutes; here they have nowhere to go.
+            if self.cgroup().remove_if_empty() || !self.cgroup().path().exists() {
                 let _ = std::fs::remove_dir(&self.places.cgroups);
-                let _ = std::fs::remove_dir(&self.places.pins);
+                let _ = std::fs::remove_dir_all(&self.places.pins);
                 return;
             }
             thread::sleep(Duration::from_millis(5));

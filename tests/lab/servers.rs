@@ -13,9 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use simple_dns::{CLASS, Packet, QTYPE, ResourceRecord, TYPE, rdata::RData};
 
-use crate::{Namespace, network::address};
+use crate::{Namespace, message::read_question, network::address, zone::Zone};
 
 /// Where names are asked.
 const DNS: u16 = 53;
@@ -46,8 +45,8 @@ struct Sockets {
 }
 
 impl Servers {
-    pub(crate) fn start(net: &Namespace, ports: &[u16]) -> Result<Self> {
-        let sockets = net.enter(|| Sockets::open(ports))?;
+    pub(crate) fn start(net: &Namespace, tcp: &[u16], udp: &[u16]) -> Result<Self> {
+        let sockets = net.enter(|| Sockets::open(tcp, udp))?;
         let received = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
@@ -73,9 +72,9 @@ impl Drop for Servers {
 }
 
 impl Sockets {
-    fn open(ports: &[u16]) -> Result<Self> {
+    fn open(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<Self> {
         let mut listeners = Vec::new();
-        for port in ports {
+        for port in tcp_ports {
             let listener = TcpListener::bind(("::", *port)).with_context(|| format!("listen on {port}"))?;
             listener.set_nonblocking(true)?;
             listeners.push(listener);
@@ -84,7 +83,7 @@ impl Sockets {
         let (good, bad) =
             ([address::GOOD4.into(), address::GOOD6.into()], [address::BAD4.into(), address::BAD6.into()]);
         for ip in good.into_iter().chain(bad) {
-            for port in [443, DNS] {
+            for port in udp_ports.iter().copied() {
                 let ip: IpAddr = ip;
                 let socket = UdpSocket::bind((ip, port)).with_context(|| format!("bind {ip}:{port}"))?;
                 socket.set_nonblocking(true)?;
@@ -154,24 +153,13 @@ fn answer(stream: &mut TcpStream, received: &mut Vec<Received>) -> bool {
 }
 
 /// Answers a DNS question: `good.example` and `bad.example` have an address of each family, other names none.
-fn answer_question(question: &[u8]) -> Option<Vec<u8>> {
-    let question = Packet::parse(question).ok()?;
-    let mut reply = Packet::new_reply(question.id());
-    for asked in &question.questions {
-        reply.questions.push(asked.clone());
-        let (v4, v6) = match asked.qname.to_string().as_str() {
-            "good.example" => (address::GOOD4, address::GOOD6),
-            "bad.example" => (address::BAD4, address::BAD6),
-            _ => continue,
-        };
-        let data = match asked.qtype {
-            QTYPE::TYPE(TYPE::A) => RData::A(v4.into()),
-            QTYPE::TYPE(TYPE::AAAA) => RData::AAAA(v6.into()),
-            _ => continue,
-        };
-        reply.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, 60, data));
-    }
-    reply.build_bytes_vec().ok()
+fn answer_question(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (good4, good6) = (address::GOOD4, address::GOOD6);
+    let (bad4, bad6) = (address::BAD4, address::BAD6);
+    let zone = format!(
+        "good.example 60 A {good4}\ngood.example 60 AAAA {good6}\nbad.example 60 A {bad4}\nbad.example 60 AAAA {bad6}\n"
+    );
+    Some(Zone::read(&zone).answer(bytes, &read_question(bytes)?, false))
 }
 
 /// What is answered to the first bytes of a request, and whether the connection goes on: a web page or a bare git

@@ -62,6 +62,11 @@ impl Frame {
     pub fn carries(&self, text: &str) -> bool {
         self.bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
+
+    /// Whether the packet carries `text` anywhere, in upper or lower case or a mixture.
+    pub fn carries_in_any_case(&self, text: &str) -> bool {
+        self.bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text.as_bytes()))
+    }
 }
 
 /// The sniffer's socket; the kernel keeps what arrives until it is asked for.

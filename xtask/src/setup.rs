@@ -29,7 +29,7 @@ pub(crate) enum Tools {
 }
 
 /// Programs, what needs them first, and the package that has them.
-const TOOLS: [(Tools, &str, &str); 12] = [
+const TOOLS: [(Tools, &str, &str); 18] = [
     (Tools::Demo, "ip", "iproute2"),
     (Tools::Demo, "python3", "python3"),
     (Tools::Demo, "openssl", "openssl"),
@@ -42,6 +42,12 @@ const TOOLS: [(Tools, &str, &str); 12] = [
     (Tools::Test, "sshd", "openssh-server"),
     (Tools::Test, "nft", "nftables"),
     (Tools::Test, "setpriv", "util-linux"),
+    (Tools::Test, "wget", "wget"),
+    (Tools::Test, "musl-gcc", "musl-tools"),
+    (Tools::Test, "go", "golang-go"),
+    (Tools::Test, "javac", "default-jdk-headless"),
+    (Tools::Test, "pip3", "python3-pip"),
+    (Tools::Test, "npm", "npm"),
 ];
 
 /// Says what is there and what is missing, and changes nothing.
@@ -157,7 +163,8 @@ fn compiler_packages() -> Result<Vec<String>> {
     bail!("{}", by_hand())
 }
 
-fn install_packages(packages: &[String]) -> Result<()> {
+/// Installs packages of the distribution.
+pub(crate) fn install_packages(packages: &[String]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

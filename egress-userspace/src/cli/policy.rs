@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,7 +13,6 @@ use serde_json::{Value, json};
 use super::{Output, color, detect};
 use crate::{
     compile::{self, RuleInfo},
-    dns::system,
     explain::{self, Destination, Explanation},
     policy::{self, Errors, Notice, Origin, Policy},
 };
@@ -55,9 +53,6 @@ pub(super) struct Explain {
     /// Rules added as by `egress run --allow`.
     #[arg(long, value_name = "HOST:PORT")]
     allow: Vec<String>,
-    /// Resolver that the system uses, instead of those in /etc/resolv.conf.
-    #[arg(long, value_name = "ADDRESS")]
-    resolver: Vec<IpAddr>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -127,9 +122,7 @@ fn explain(arguments: &Explain) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let resolvers =
-        if arguments.resolver.is_empty() { system_resolvers() } else { arguments.resolver.clone() };
-    let compiled = compile::compile(&policy, &resolvers);
+    let compiled = compile::compile(&policy);
     let explanations: Vec<_> = arguments
         .destinations
         .iter()
@@ -147,16 +140,14 @@ fn explain(arguments: &Explain) -> ExitCode {
     ExitCode::from(u8::from(denied))
 }
 
-/// Resolvers that the system uses.
-fn system_resolvers() -> Vec<IpAddr> {
-    system::nameservers(Path::new(system::RESOLV_CONF)).into_iter().map(|server| server.ip()).collect()
-}
-
 fn print_explanation(explanation: &Explanation) {
-    let Explanation { destination, verdict, reason, rule, nearest, remedy, notes } = explanation;
-    println!("{} {destination}: {}", verdict.name(), explain::reason_text(*reason));
+    let Explanation { destination, verdict, reason, rule, question, nearest, remedy, notes } = explanation;
+    println!("{} {destination}: {}", verdict.name(), reason.text());
     if let Some(rule) = rule {
         println!("  rule: {} ({})", rule.text, rule.origin);
+    }
+    if let Some(question) = question {
+        println!("  question: {}", question.answer);
     }
     for (why, rule) in nearest {
         println!("  nearest: {} ({}): {why}", rule.text, rule.origin);
@@ -170,15 +161,20 @@ fn print_explanation(explanation: &Explanation) {
 }
 
 fn explanation_json(explanation: &Explanation) -> Value {
-    let Explanation { destination, verdict, reason, rule, nearest, remedy, notes } = explanation;
+    let Explanation { destination, verdict, reason, rule, question, nearest, remedy, notes } = explanation;
     let info = |rule: &RuleInfo| rule_json(&rule.origin, &rule.text);
     let nearest: Vec<Value> =
         nearest.iter().map(|(why, rule)| json!({ "why": why, "rule": info(rule) })).collect();
+    let question = question.as_ref().map(|question| {
+        let (verdict, reason) = (question.verdict.name(), question.reason.name());
+        json!({ "verdict": verdict, "reason": reason, "answer": question.answer })
+    });
     json!({
         "destination": destination.to_string(),
         "verdict": verdict.name(),
         "reason": reason.name(),
         "rule": rule.as_ref().map(info),
+        "question": question,
         "nearest": nearest,
         "remedy": remedy,
         "notes": notes,
@@ -217,6 +213,17 @@ fn errors_json(errors: &Errors) -> Vec<Value> {
     errors.0.iter().map(error).collect()
 }
 
+/// In printable ASCII: values may hold what a client chose, and some terminals take other characters for commands.
 pub(super) fn print_json(value: &Value) {
-    println!("{value:#}");
+    let mut text = String::new();
+    let mut units = [0; 2];
+    // Beyond ASCII a JSON text has characters in strings only, where each may stand escaped.
+    for c in format!("{value:#}").chars() {
+        if c.is_ascii() && c != '\u{7f}' {
+            text.push(c);
+        } else {
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    println!("{text}");
 }

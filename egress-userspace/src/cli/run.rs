@@ -4,7 +4,6 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Stderr, Write as _},
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,19 +19,23 @@ use crate::{
     dns::{
         hosts::{HOSTS, Hosts},
         names::NameBook,
-        permit::Outcome,
+        outcome::Outcome,
+        service::{Settings, Upstreams},
         system,
+        told::Told,
+        upstream,
     },
     enforce::Limits,
     observe::{
         json::{JsonSink, Start},
+        question,
         record::Enricher,
         summary::Tally,
         text::{Style, TextSink},
     },
     policy::{self, Mode, Policy, Upstream},
     scope::{
-        enforced::EnforcedScope,
+        enforced::{EnforcedScope, SLOT},
         identity::Identity,
         run::{self, Observer, Options, RunError},
     },
@@ -84,22 +87,16 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         Ok(events) => events,
         Err(text) => return fail(exit::FAILED, &text),
     };
-    let servers = match &policy.dns_upstream {
-        Upstream::System => system::nameservers(Path::new(system::RESOLV_CONF)),
-        Upstream::List(servers, _) => servers.clone(),
-    };
-    let resolvers: Vec<IpAddr> = servers.iter().map(std::net::SocketAddr::ip).collect();
-    let mut compiled = compile::compile(&policy, &resolvers);
+    let mut compiled = compile::compile(&policy);
     compiled.audit |= arguments.audit;
+    let compiled = Arc::new(compiled);
     let options = Options {
-        compiled: compiled.clone(),
-        servers,
-        hosts: Hosts::read(Path::new(HOSTS)).unwrap_or_default(),
+        settings: settings(&policy, &compiled),
         user: arguments.user.clone(),
         command: arguments.command.clone(),
         limits: Limits { permits: arguments.max_permits, ..Limits::default() },
     };
-    let mut printer = Printer::new(policy, compiled, events, &options);
+    let mut printer = Printer::new(policy, compiled, events, &options.command);
     match run::run(&options, &mut printer) {
         Ok(status) => ExitCode::from(run::exit_code(status)),
         Err(error @ RunError::Lost { .. }) => {
@@ -107,6 +104,20 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
             ExitCode::from(exit::of_run_error(&error))
         }
         Err(error) => fail(exit::of_run_error(&error), &error.to_string()),
+    }
+}
+
+fn settings(policy: &Policy, compiled: &Arc<Compiled>) -> Settings {
+    Settings {
+        compiled: Arc::clone(compiled),
+        slot: SLOT,
+        hosts: Hosts::read(Path::new(HOSTS)).unwrap_or_default(),
+        upstream: match &policy.dns_upstream {
+            Upstream::System => Upstreams::System,
+            Upstream::List(servers, _) => Upstreams::List(servers.clone()),
+        },
+        resolv_conf: system::RESOLV_CONF.into(),
+        limits: upstream::Limits::default(),
     }
 }
 
@@ -150,7 +161,6 @@ struct Printer {
     policy: Policy,
     compiled: Arc<Compiled>,
     command: Vec<String>,
-    names: NameBook,
     enricher: Enricher,
     text: TextSink<Stderr>,
     json: Option<JsonSink<File>>,
@@ -158,14 +168,17 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(policy: Policy, compiled: Compiled, json: Option<JsonSink<File>>, options: &Options) -> Self {
-        let compiled = Arc::new(compiled);
+    fn new(
+        policy: Policy,
+        compiled: Arc<Compiled>,
+        json: Option<JsonSink<File>>,
+        command: &[OsString],
+    ) -> Self {
         Self {
             policy,
             enricher: Enricher::new(Arc::clone(&compiled)),
             compiled,
-            command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            names: NameBook::new(&options.hosts),
+            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             text: TextSink::new(io::stderr(), Style { colours: color(&io::stderr()), allowed: false }),
             json,
             tally: Tally::default(),
@@ -199,6 +212,12 @@ impl Observer for Printer {
         for notice in &self.policy.notices {
             self.text.note(&format!("egress: note: {notice}"));
         }
+        if system::asks_past_dns(Path::new(system::NSSWITCH)) {
+            self.text.note(
+                "egress: note: /etc/nsswitch.conf has names looked up by systemd-resolved's own socket before DNS: what it \
+                 resolves stays closed, and the names asked do leave; take `resolve` out of its line `hosts:`",
+            );
+        }
         self.enricher.name_cgroup(scope.cgroup().id(), path.as_str());
         if let Some(json) = &mut self.json {
             let files: Vec<String> =
@@ -219,7 +238,6 @@ impl Observer for Printer {
 
     fn names(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
-            self.names.learn(outcome);
             self.text.outcome(outcome);
         }
         if let (Some(json), false) = (&mut self.json, outcomes.is_empty()) {
@@ -227,8 +245,21 @@ impl Observer for Printer {
         }
     }
 
-    fn event(&mut self, bytes: &[u8]) {
-        match self.enricher.record(bytes, &self.names) {
+    fn dns(&mut self, told: &Told) {
+        self.tally.question(told);
+        let news = question::is_news(told.verdict, told.reason, &told.dropped);
+        if !news && self.json.is_none() {
+            return;
+        }
+        let question = self.enricher.question(told);
+        self.text.question(&question, Instant::now());
+        if let Some(json) = &mut self.json {
+            json.question(&question);
+        }
+    }
+
+    fn event(&mut self, bytes: &[u8], names: &NameBook) {
+        match self.enricher.record(bytes, names) {
             Ok(record) => {
                 self.tally.add(&record);
                 self.text.attempt(&record, Instant::now());

@@ -1,8 +1,11 @@
 //! What lookups came to, for those who tell people and programs of it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use super::resolver::ResolveError;
+use thiserror::Error;
 
 /// What came of one lookup of one name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,4 +68,43 @@ impl Outcome {
             | Self::Unwritable { name, .. } => name,
         }
     }
+}
+
+/// Why a name has no addresses.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+pub enum ResolveError {
+    /// NXDOMAIN.
+    #[error("the name does not exist")]
+    NotFound,
+    /// NODATA.
+    #[error("the name has no address")]
+    NoAddress,
+    /// SERVFAIL, REFUSED …
+    #[error("server {server} answered {code}")]
+    Failure {
+        /// Who.
+        server: SocketAddr,
+        /// Name of the response code.
+        code: &'static str,
+    },
+    /// No server answered in time.
+    #[error("no name server answered in time")]
+    TimedOut,
+    /// The question could not be sent.
+    #[error("cannot ask server {server}: {message}")]
+    Io {
+        /// Whom.
+        server: SocketAddr,
+        /// What the kernel said.
+        message: String,
+    },
+    /// No name that can be asked for.
+    #[error("not a name that DNS can carry")]
+    BadName,
+    /// No random number for the question's id.
+    #[error("no random number from the kernel")]
+    NoRandom,
+    /// There is nobody to ask.
+    #[error("no name server is configured")]
+    NoServer,
 }

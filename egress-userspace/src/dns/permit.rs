@@ -1,52 +1,47 @@
-//! Names to permits: resolves the names that a policy allows and writes what may be reached under them, with an
-//! expiry that the kernel judges.
+//! The ledger of permits: what names opened in the kernel's table, and until when.
 //!
-//! Never shortens a permit and never takes one back inside its time; a full table fails the new entry alone.
+//! Writes before anyone is told of an address, never shortens a permit and never takes one back inside its time; a full
+//! table fails the new entry alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use egress_common::{Address, Permit, PermitKey, names::covers};
+use egress_common::{Address, Permit, PermitKey};
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
-pub use super::outcome::Outcome;
-use super::{
-    clock::{BootClock, Clock},
-    normal,
-    resolver::{Answer, Lookup, ResolveError, Resolver},
-    special::refusal,
-};
-use crate::compile::{Compiled, HostRule};
+use super::special::refusal;
+use crate::compile::HostRule;
 
-/// Shortest and longest time that an answer is taken to be good for.
-const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+/// Shortest and longest time that an answer opens its addresses for.
+pub const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
 
-/// What clients get on top: they looked the name up later than we did.
-const GRACE: Duration = Duration::from_secs(30);
-
-/// Shortest and longest pause before a failed lookup is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// What clients get on top: they looked the name up later than we did, and connect at the end of its time.
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// Expired permits stay this long, so that a denial can name the rule whose time was over.
 const KEEP: Duration = Duration::from_secs(3600);
 
-/// Longest sleep of [`Permits::refresh`]: timers stand still while the machine sleeps, permits do not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+/// Most expired permits that stay.
+const MAX_EXPIRED: usize = 8_192;
 
-/// Lookups at a time: each has two sockets, of which a process may have 1,024, and a burst would overrun the server.
-const AT_ONCE: usize = 128;
+/// Most permits removed at a time, so that nobody waits for the end of a mass expiry.
+const SWEEP: usize = 1_024;
 
 /// The table of permits, in the kernel or in memory.
 pub trait PermitTable {
     /// Adds or replaces an entry.
+    ///
+    /// # Errors
+    /// [`PermitError`]; the entry is as it was.
     fn write(&mut self, key: &PermitKey, permit: &Permit) -> Result<(), PermitError>;
 
     /// Removes an entry; that there is none is no error.
+    ///
+    /// # Errors
+    /// [`PermitError::Io`]; the entry is as it was.
     fn remove(&mut self, key: &PermitKey) -> Result<(), PermitError>;
 }
 
@@ -59,307 +54,196 @@ pub enum PermitError {
     /// The table cannot be written at all.
     #[error("cannot write the table of permits: {0}")]
     Io(#[from] std::io::Error),
+    /// An address that no rule opens was about to be answered.
+    #[error("no rule opens {0}")]
+    NoRule(IpAddr),
 }
 
-/// A name, the rules that allow it, and when it is to be looked up.
+/// What is open, in the order in which it ends.
 #[derive(Debug)]
-struct Watched {
-    rules: Vec<HostRule>,
-    /// `CLOCK_BOOTTIME` ns.
-    due: u64,
-    /// `CLOCK_BOOTTIME` ns until which some address of an answer is open.
-    open_until: u64,
-    failures: u32,
-    asked: bool,
-}
-
-/// The names of a policy and the permits they have.
-#[derive(Debug)]
-pub struct Permits<L = Resolver, C = BootClock> {
+pub struct Ledger {
     slot: u32,
-    lookup: Arc<L>,
-    gate: Arc<Semaphore>,
-    clock: C,
-    names: BTreeMap<String, Watched>,
-    written: BTreeMap<PermitKey, Permit>,
-    running: JoinSet<(String, Result<Answer, ResolveError>)>,
+    written: HashMap<PermitKey, Permit>,
+    live: BTreeSet<(u64, PermitKey)>,
+    expired: BTreeSet<(u64, PermitKey)>,
+    /// Number of permits of each address.
+    addresses: HashMap<Address, u32>,
+    /// Addresses whose last permit is gone, until somebody asks.
+    closed: Vec<Address>,
 }
 
-impl<L: Lookup> Permits<L> {
-    /// For the exact names of a policy, apart from those that it denies, in a slot of the tables.
-    pub fn new(compiled: &Compiled, slot: u32, lookup: Arc<L>) -> Self {
-        Self::with_clock(compiled, slot, lookup, BootClock)
-    }
-}
-
-impl<L: Lookup, C: Clock> Permits<L, C> {
-    /// As [`Permits::new`], with a clock of the caller's.
-    pub fn with_clock(compiled: &Compiled, slot: u32, lookup: Arc<L>, clock: C) -> Self {
-        let denied = |name: &str| compiled.denied_hosts.iter().any(|(pattern, _)| covers(pattern, name));
-        let mut names: BTreeMap<String, Watched> = BTreeMap::new();
-        for rule in &compiled.hosts {
-            let name = normal(&rule.host);
-            if name.contains('*') || denied(&name) {
-                continue;
-            }
-            let fresh = || Watched { rules: Vec::new(), due: 0, open_until: 0, failures: 0, asked: false };
-            names.entry(name).or_insert_with(fresh).rules.push(rule.clone());
-        }
-        let gate = Arc::new(Semaphore::new(AT_ONCE));
-        Self { slot, lookup, gate, clock, names, written: BTreeMap::new(), running: JoinSet::new() }
-    }
-
-    /// Looks every name up at once and writes the permits; a name that is not resolved within the bound has failed
-    /// and is tried again later. For the time before the command starts. Outcomes are sorted by name.
-    pub async fn resolve_all<T: PermitTable>(&mut self, table: &mut T, bound: Duration) -> Vec<Outcome> {
-        let names: Vec<String> = self.names.keys().cloned().collect();
-        names.into_iter().for_each(|name| self.ask(name));
-        let mut outcomes = Vec::new();
-        let finished = async {
-            while let Some(done) = self.next_finished().await {
-                outcomes.extend(self.take(table, done));
-            }
-        };
-        if timeout(bound, finished).await.is_err() {
-            self.running.abort_all();
-        }
-        let unanswered: Vec<String> =
-            self.names.iter().filter(|(_, watched)| watched.asked).map(|(name, _)| name.clone()).collect();
-        for name in unanswered {
-            outcomes.extend(self.take(table, (name, Err(ResolveError::TimedOut))));
-        }
-        outcomes.sort_by(|a, b| a.name().cmp(b.name()));
-        outcomes
-    }
-
-    /// When [`Permits::refresh`] has something to do, `None` if there is no name to look after.
-    pub fn next_due(&self) -> Option<Instant> {
-        if !self.running.is_empty() {
-            return Some(Instant::now());
-        }
-        let due = self.names.values().map(|watched| watched.due).min()?;
-        let wait = Duration::from_nanos(due.saturating_sub(self.clock.now()));
-        Some(Instant::now() + wait.min(LONGEST_SLEEP))
-    }
-
-    /// Sleeps until a name is due or a lookup is over, starts and collects lookups, and gives what came of them (often
-    /// nothing). Call it again and again, as a branch of a `select!`: dropping it half way loses nothing, since the
-    /// lookups go on by themselves. With no name to look after it never ends.
-    pub async fn refresh<T: PermitTable>(&mut self, table: &mut T) -> Vec<Outcome> {
-        if self.running.is_empty() {
-            // A lookup that panicked left its name marked.
-            self.names.values_mut().for_each(|watched| watched.asked = false);
-        }
-        self.start_due();
-        let wake = self.names.values().filter(|watched| !watched.asked).map(|watched| watched.due).min();
-        let wait = wake.map_or(LONGEST_SLEEP, |due| {
-            Duration::from_nanos(due.saturating_sub(self.clock.now())).min(LONGEST_SLEEP)
-        });
-        if self.names.is_empty() {
-            return std::future::pending().await;
-        }
-        if self.running.is_empty() {
-            tokio::time::sleep(wait).await;
-            self.start_due();
-            return Vec::new();
-        }
-        let Ok(Some(done)) = timeout(wait, self.next_finished()).await else {
-            return Vec::new();
-        };
-        self.sweep(table, KEEP);
-        self.take(table, done)
-    }
-
-    fn start_due(&mut self) {
-        let now = self.clock.now();
-        let due = |watched: &Watched| !watched.asked && watched.due <= now;
-        let names: Vec<String> =
-            self.names.iter().filter(|(_, watched)| due(watched)).map(|(name, _)| name.clone()).collect();
-        names.into_iter().for_each(|name| self.ask(name));
-    }
-
-    fn ask(&mut self, name: String) {
-        if let Some(watched) = self.names.get_mut(&name) {
-            watched.asked = true;
-        }
-        let (lookup, gate) = (Arc::clone(&self.lookup), Arc::clone(&self.gate));
-        self.running.spawn(async move {
-            // Never closed, so always passed in the end.
-            let _passed = gate.acquire().await;
-            let answer = lookup.lookup(&name).await;
-            (name, answer)
-        });
-    }
-
-    async fn next_finished(&mut self) -> Option<(String, Result<Answer, ResolveError>)> {
-        loop {
-            // A lookup that was aborted has no answer; its name stays marked and is found by the caller.
-            if let Ok(done) = self.running.join_next().await? {
-                return Some(done);
-            }
+impl Ledger {
+    /// An empty one, for a slot of the tables.
+    pub fn new(slot: u32) -> Self {
+        Self {
+            slot,
+            written: HashMap::new(),
+            live: BTreeSet::new(),
+            expired: BTreeSet::new(),
+            addresses: HashMap::new(),
+            closed: Vec::new(),
         }
     }
 
-    /// Writes what a lookup found and sets when the name is next due.
-    fn take<T: PermitTable>(
+    /// Opens addresses, each with its time to live in seconds, under every rule that may have them; gives when the first
+    /// of them closes (`CLOCK_BOOTTIME` ns), the end of time if there is none.
+    ///
+    /// # Errors
+    /// [`PermitError`]: nobody may be told of the addresses. What was added is taken back.
+    pub fn open<T: PermitTable>(
         &mut self,
         table: &mut T,
-        (name, result): (String, Result<Answer, ResolveError>),
-    ) -> Vec<Outcome> {
-        let now = self.clock.now();
-        let Some(watched) = self.names.get_mut(&name) else { return Vec::new() };
-        watched.asked = false;
-        let rules = watched.rules.clone();
-        let (outcomes, next) = match result {
-            Err(error) => {
-                let open_for = self.open_for(&name, now);
-                (vec![Outcome::Failed { name: name.clone(), error, open_for }], None)
-            }
-            Ok(answer) => self.open(table, &name, &rules, &answer, now),
-        };
-        if let Some(watched) = self.names.get_mut(&name) {
-            watched.failures = if next.is_some() { 0 } else { watched.failures.saturating_add(1) };
-            let wait = next.unwrap_or_else(|| backoff(watched.failures));
-            watched.due = now.saturating_add(nanoseconds(wait));
-        }
-        outcomes
-    }
-
-    /// Opens the addresses of an answer; also gives the time until the next lookup, `None` for "as after a failure".
-    fn open<T: PermitTable>(
-        &mut self,
-        table: &mut T,
-        name: &str,
         rules: &[HostRule],
-        answer: &Answer,
+        addresses: &[(IpAddr, u32)],
         now: u64,
-    ) -> (Vec<Outcome>, Option<Duration>) {
-        let mut outcomes = Vec::new();
-        let mut opened = Vec::new();
-        let mut added = BTreeSet::new();
-        let (mut shortest, mut longest) = (TTL.1, 0);
-        for found in &answer.addresses {
-            let ttl = found.ttl.clamp(TTL.0, TTL.1);
-            let expires = now.saturating_add(nanoseconds(ttl + GRACE));
-            shortest = shortest.min(ttl);
-            // The kernel looks an address up by what it embeds.
-            let address = Address::from(found.address).judged();
-            let (open, refused) = sort_rules(rules, found.address);
-            if open.is_empty() {
-                let why = refused.unwrap_or("no rule opens it");
-                outcomes.push(Outcome::Refused { name: name.to_owned(), address: found.address, why });
-                continue;
-            }
-            let permits = open.iter().flat_map(|rule| rule.permits(self.slot, address, expires));
-            if let Err(error) = self.write_all(table, permits.collect(), now, &mut added) {
-                self.take_back(table, &added);
-                let (name, open_for) = (name.to_owned(), self.open_for(name, now));
-                outcomes.push(match error {
-                    PermitError::Full => Outcome::Full { name, open_for },
-                    PermitError::Io(error) => {
-                        Outcome::Unwritable { name, error: error.to_string(), open_for }
-                    }
+    ) -> Result<u64, PermitError> {
+        self.sweep(table, now);
+        let mut added = Vec::new();
+        let mut until = u64::MAX;
+        for &(address, ttl) in addresses {
+            let expires = expiry(ttl, now);
+            if let Err(error) = self.open_one(table, rules, address, expires, now, &mut added) {
+                added.iter().for_each(|key| {
+                    self.forget(table, key);
                 });
-                return (outcomes, None);
+                return Err(error);
             }
-            opened.push(found.address);
-            longest = longest.max(expires);
+            until = until.min(expires);
         }
-        if let Some(watched) = self.names.get_mut(name) {
-            watched.open_until = watched.open_until.max(longest);
-        }
-        if !opened.is_empty() {
-            let missing = answer.missing.clone();
-            outcomes.insert(
-                0,
-                Outcome::Opened { name: name.to_owned(), addresses: opened, ttl: shortest, missing },
-            );
-        }
-        (outcomes, Some((shortest * 3 / 4).max(RETRY.0)))
+        Ok(until)
     }
 
-    fn open_for(&self, name: &str, now: u64) -> Duration {
-        let until = self.names.get(name).map_or(0, |watched| watched.open_until);
-        Duration::from_nanos(until.saturating_sub(now))
-    }
-
-    /// Writes permits, keeping of two for one key the one that lasts longer; notes the keys that are new.
-    fn write_all<T: PermitTable>(
+    fn open_one<T: PermitTable>(
         &mut self,
         table: &mut T,
-        permits: Vec<(PermitKey, Permit)>,
+        rules: &[HostRule],
+        address: IpAddr,
+        expires: u64,
         now: u64,
-        added: &mut BTreeSet<PermitKey>,
+        added: &mut Vec<PermitKey>,
     ) -> Result<(), PermitError> {
-        for (key, permit) in permits {
-            let known = self.written.get(&key);
-            if known.is_some_and(|known| known.expires >= permit.expires) {
-                continue;
-            }
-            let new = known.is_none();
-            let mut result = table.write(&key, &permit);
-            if matches!(result, Err(PermitError::Full)) && self.sweep_expired(table, now) {
-                result = table.write(&key, &permit);
-            }
-            result?;
-            self.written.insert(key, permit);
-            if new {
-                added.insert(key);
+        // The kernel looks an address up by what it embeds.
+        let key = Address::from(address).judged();
+        let mut opened = false;
+        for rule in rules.iter().filter(|rule| refusal(address, rule.private).is_none()) {
+            for (key, permit) in rule.permits(self.slot, key, expires) {
+                if self.write(table, key, permit, now)? {
+                    added.push(key);
+                }
+                opened = true;
             }
         }
-        Ok(())
+        if opened { Ok(()) } else { Err(PermitError::NoRule(address)) }
     }
 
-    /// Removes what one name's lookup added before the table was full.
-    fn take_back<T: PermitTable>(&mut self, table: &mut T, added: &BTreeSet<PermitKey>) {
-        for key in added {
-            self.forget(table, key);
+    /// Writes a permit unless what is there lasts as long; whether it is a new one.
+    fn write<T: PermitTable>(
+        &mut self,
+        table: &mut T,
+        key: PermitKey,
+        permit: Permit,
+        now: u64,
+    ) -> Result<bool, PermitError> {
+        let known = self.written.get(&key).copied();
+        if known.is_some_and(|known| known.expires >= permit.expires) {
+            return Ok(false);
+        }
+        match table.write(&key, &permit) {
+            Err(PermitError::Full) if self.drop_expired(table, now) => table.write(&key, &permit)?,
+            result => result?,
+        }
+        // Room may have been made by removing this very entry.
+        let known = known.filter(|_| self.written.contains_key(&key));
+        match known {
+            Some(known) => self.unlist(&key, known.expires),
+            None => *self.addresses.entry(key.address).or_default() += 1,
+        }
+        self.written.insert(key, permit);
+        self.live.insert((permit.expires, key));
+        Ok(known.is_none())
+    }
+
+    /// Removes permits whose time has been over for long, and the oldest of too many.
+    pub fn sweep<T: PermitTable>(&mut self, table: &mut T, now: u64) {
+        self.set_aside(now);
+        let long_ago = now.saturating_sub(nanoseconds(KEEP));
+        for _ in 0..SWEEP {
+            match self.expired.first() {
+                Some(&(expires, key)) if expires <= long_ago || self.expired.len() > MAX_EXPIRED => {
+                    if !self.forget(table, &key) {
+                        return;
+                    }
+                }
+                _ => return,
+            }
         }
     }
 
-    fn sweep<T: PermitTable>(&mut self, table: &mut T, age: Duration) -> bool {
-        let before = self.clock.now().saturating_sub(nanoseconds(age));
-        self.sweep_expired(table, before)
+    /// Makes room at the cost of expired permits; whether there is any.
+    fn drop_expired<T: PermitTable>(&mut self, table: &mut T, now: u64) -> bool {
+        self.set_aside(now);
+        let oldest: Vec<PermitKey> = self.expired.iter().take(SWEEP).map(|(_, key)| *key).collect();
+        oldest.iter().filter(|key| self.forget(table, key)).count() > 0
     }
 
-    /// Removes permits that expired by `until`; whether there were any.
-    fn sweep_expired<T: PermitTable>(&mut self, table: &mut T, until: u64) -> bool {
-        let old: Vec<PermitKey> =
-            self.written.iter().filter(|(_, permit)| permit.expires <= until).map(|(key, _)| *key).collect();
-        old.iter().for_each(|key| self.forget(table, key));
-        !old.is_empty()
-    }
-
-    /// An entry that cannot be removed stays known, so that it is tried again and expires by itself meanwhile.
-    fn forget<T: PermitTable>(&mut self, table: &mut T, key: &PermitKey) {
-        if table.remove(key).is_ok() {
-            self.written.remove(key);
+    /// Moves what has expired from the live permits.
+    fn set_aside(&mut self, now: u64) {
+        while let Some(&(expires, key)) = self.live.first().filter(|(expires, _)| *expires <= now) {
+            self.live.pop_first();
+            self.expired.insert((expires, key));
         }
+    }
+
+    /// Removes a permit. One that cannot be removed stays known, so that it is tried again; it expires by itself.
+    fn forget<T: PermitTable>(&mut self, table: &mut T, key: &PermitKey) -> bool {
+        if table.remove(key).is_err() {
+            return false;
+        }
+        if let Some(permit) = self.written.remove(key) {
+            self.unlist(key, permit.expires);
+            if let Some(count) = self.addresses.get_mut(&key.address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(&key.address);
+                    self.closed.push(key.address);
+                }
+            }
+        }
+        true
+    }
+
+    fn unlist(&mut self, key: &PermitKey, expires: u64) {
+        if !self.live.remove(&(expires, *key)) {
+            self.expired.remove(&(expires, *key));
+        }
+    }
+
+    /// Addresses that have lost their last permit since the last call; some may have a new one.
+    pub fn take_closed(&mut self) -> Vec<Address> {
+        let mut closed = std::mem::take(&mut self.closed);
+        closed.retain(|address| !self.addresses.contains_key(address));
+        closed
+    }
+
+    /// Number of permits in the table, expired ones included.
+    pub fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty()
     }
 }
 
-/// The rules under which a name opens an address, and why the others do not.
-fn sort_rules(rules: &[HostRule], address: IpAddr) -> (Vec<&HostRule>, Option<&'static str>) {
-    let mut refused = None;
-    let open = rules
-        .iter()
-        .filter(|rule| match refusal(address, rule.private) {
-            None => true,
-            Some(why) => {
-                refused = Some(why);
-                false
-            }
-        })
-        .collect();
-    (open, refused)
+/// When an address closes that an answer opened with a time to live in seconds.
+fn expiry(ttl: u32, now: u64) -> u64 {
+    let ttl = Duration::from_secs(u64::from(ttl)).clamp(TTL.0, TTL.1);
+    now.saturating_add(nanoseconds(ttl + GRACE))
 }
 
-fn backoff(failures: u32) -> Duration {
-    let doubled = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(RETRY.1)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
+/// As the clock counts.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

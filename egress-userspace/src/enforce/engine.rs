@@ -3,12 +3,17 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    thread,
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData, MapError, RingBuf},
     programs::{Program, ProgramError},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::chroot,
 };
 
 use super::{EnforceError, KernelProgram, object::OBJECT, sys};
@@ -129,17 +134,18 @@ impl Engine {
 
 /// A loader without the kernel's own type information. The programs read no kernel structures, and reading it is half of
 /// the start-up time and memory; but the library does so whenever a loader is made, before it can be told. So it is made
-/// at a moment when this process may open nothing.
+/// by a thread for which there are no files; this process itself is left as it is.
 fn loader<'a>() -> EbpfLoader<'a> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::RLIMIT_NOFILE);
-    if let Ok((_, hard)) = limits {
-        let _unlimited = setrlimit(Resource::RLIMIT_NOFILE, 0, hard);
-    }
-    let mut loader = EbpfLoader::new();
-    if let Ok((soft, hard)) = limits {
-        let _as_it_was = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
-    }
+    let without_files = || {
+        // If it cannot be, the start takes longer. Nothing is to be found below a process's own directory.
+        let _slower = unshare(CloneFlags::CLONE_FS).and_then(|()| chroot("/proc/self"));
+        EbpfLoader::new()
+    };
+    let made = thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, without_files).ok()?;
+        thread.join().ok()
+    });
+    let mut loader = made.unwrap_or_default();
     loader.btf(None);
     loader
 }

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use egress_common::{Address, Reason, names};
 use ipnet::IpNet;
 
-use super::{Destination, To};
+use super::{Destination, To, Why};
 use crate::{
     compile::RuleInfo,
+    dns::told::DnsReason,
     policy::{Action, Policy, Rule, Target},
 };
 
@@ -16,7 +17,10 @@ use crate::{
 const SHOWN: usize = 3;
 
 /// The nearest rules, closest first.
-pub(super) fn nearest(policy: &Policy, destination: &Destination, reason: Reason) -> Vec<(String, RuleInfo)> {
+pub(super) fn nearest(policy: &Policy, destination: &Destination, reason: Why) -> Vec<(String, RuleInfo)> {
+    if reason == Why::Flow(Reason::Dns) {
+        return Vec::new();
+    }
     let mut found: Vec<(u32, String, &Rule)> = policy
         .rules
         .iter()
@@ -24,7 +28,7 @@ pub(super) fn nearest(policy: &Policy, destination: &Destination, reason: Reason
         .filter_map(|rule| {
             let (rank, why) = match (&destination.to, &rule.target) {
                 (To::Name(name), Target::Host { name: pattern, .. }) => {
-                    name_near(name, pattern, rule, destination)
+                    name_near(name, pattern, rule, destination, reason)
                 }
                 (To::Address(address), Target::Network(network)) => network_near(
                     Address::from(*address).judged().to_ip(),
@@ -52,15 +56,21 @@ pub(super) fn nearest(policy: &Policy, destination: &Destination, reason: Reason
 /// From this rank on a rule does not cover the destination's host at all.
 const ALIKE: u32 = 10;
 
-fn name_near(name: &str, pattern: &str, rule: &Rule, destination: &Destination) -> Option<(u32, String)> {
+fn name_near(
+    name: &str,
+    pattern: &str,
+    rule: &Rule,
+    destination: &Destination,
+    reason: Why,
+) -> Option<(u32, String)> {
     if names::covers(pattern, name) {
         let wildcard = pattern.starts_with("*.");
         return Some(match (covers_port(rule, destination), wildcard) {
-            (true, true) => (0, "covers the name, but wildcards are not yet effective".into()),
-            (true, false) => (0, "allows the name, but deny goes before allow".into()),
-            (false, true) => {
-                (2, other_port("covers the name, but wildcards are not yet effective, and", rule))
+            (true, _) if reason == Why::Question(DnsReason::DenyRule) => {
+                (0, "allows the name, but deny goes before allow".into())
             }
+            (true, _) => (0, "covers the name, but not beyond the bounds of dns.wildcard".into()),
+            (false, true) => (2, other_port("covers the name, but", rule)),
             (false, false) => (1, other_port("same host, but", rule)),
         });
     }
@@ -91,11 +101,13 @@ fn network_near(
     network: IpNet,
     rule: &Rule,
     destination: &Destination,
-    reason: Reason,
+    reason: Why,
 ) -> Option<(u32, String)> {
     if network.contains(&address) {
         return Some(match covers_port(rule, destination) {
-            true if reason == Reason::DenyRule => (0, "covers it, but deny goes before allow".into()),
+            true if reason == Why::Flow(Reason::DenyRule) => {
+                (0, "covers it, but deny goes before allow".into())
+            }
             true => (0, "covers it, but is too wide to open what is special within it".into()),
             false => (1, other_port("same network, but", rule)),
         });

@@ -2,12 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use egress_common::{Reason, Verdict};
 
-use super::record::{Protocol, Record};
+use super::{
+    question::Question,
+    record::{Protocol, Record},
+};
+use crate::dns::told::DnsReason;
 
 /// How long equal lines are counted before their number is told.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -18,25 +23,54 @@ const SHOWN: u64 = 3;
 /// Different lines shown in a window.
 const MAX_KEYS: usize = 64;
 
-/// What makes two attempts equal to a reader.
+/// What makes two attempts, or two questions, equal to a reader.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd)]
-pub struct Key {
-    verdict: Verdict,
-    reason: Reason,
-    protocol: Protocol,
-    destination: Option<(std::net::IpAddr, Option<u16>)>,
-    pid: Option<u32>,
+pub enum Key {
+    /// An attempt.
+    Attempt {
+        /// Verdict and reason.
+        why: (Verdict, Reason),
+        /// Kind of traffic.
+        protocol: Protocol,
+        /// Where to.
+        destination: Option<(IpAddr, Option<u16>)>,
+        /// Who.
+        pid: Option<u32>,
+    },
+    /// A question.
+    Question {
+        /// Verdict and reason.
+        why: (Verdict, DnsReason),
+        /// The name.
+        name: String,
+        /// Its type; `None` for those of which clients ask several in one lookup.
+        query_type: Option<u16>,
+        /// Who.
+        pid: Option<u32>,
+    },
 }
+
+/// Types of which clients ask several for one name at a time: A, AAAA, SVCB, HTTPS.
+const COMPANIONS: [u16; 4] = [1, 28, 64, 65];
 
 impl Key {
     /// Of an attempt.
     pub fn of(record: &Record) -> Self {
-        Self {
-            verdict: record.verdict,
-            reason: record.reason,
+        Self::Attempt {
+            why: (record.verdict, record.reason),
             protocol: record.protocol,
             destination: record.destination.as_ref().map(|to| (to.address, to.port)),
             pid: record.process.as_ref().map(|process| process.pid),
+        }
+    }
+
+    /// Of a question.
+    pub fn of_question(question: &Question) -> Self {
+        Self::Question {
+            why: (question.verdict, question.reason),
+            name: question.name.clone(),
+            query_type: (!COMPANIONS.contains(&question.query_type)).then_some(question.query_type),
+            pid: question.process.as_ref().map(|process| process.pid),
         }
     }
 }
@@ -64,6 +98,8 @@ impl Repeated {
 #[derive(Debug)]
 struct Window {
     seen: u64,
+    /// Type of the first question.
+    query_type: u16,
     subject: String,
 }
 
@@ -78,8 +114,22 @@ pub struct Fold {
 impl Fold {
     /// Whether an attempt is shown. Call [`Fold::due`] first.
     pub fn shows(&mut self, key: Key, subject: impl FnOnce() -> String, now: Instant) -> bool {
+        self.shows_question(key, 0, subject, now)
+    }
+
+    /// Whether a question is shown; one lookup asks for several types, of which the first stands for all.
+    pub fn shows_question(
+        &mut self,
+        key: Key,
+        query_type: u16,
+        subject: impl FnOnce() -> String,
+        now: Instant,
+    ) -> bool {
         self.ends.get_or_insert(now + WINDOW);
         if let Some(window) = self.windows.get_mut(&key) {
+            if window.query_type != query_type {
+                return false;
+            }
             window.seen += 1;
             return window.seen <= SHOWN;
         }
@@ -87,7 +137,7 @@ impl Fold {
             self.beyond += 1;
             return false;
         }
-        self.windows.insert(key, Window { seen: 1, subject: subject() });
+        self.windows.insert(key, Window { seen: 1, query_type, subject: subject() });
         true
     }
 

@@ -1,5 +1,7 @@
-//! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`: `start` once, then `names` and
-//! `attempt` as they come, `summary` last.
+//! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`: `start` once, then `names`,
+//! `dns` and `attempt` as they come, `summary` last.
+
+mod question;
 
 use std::{
     io::{self, Write},
@@ -9,8 +11,16 @@ use std::{
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use super::{record::Record, sink::Lines, summary::Summary, time::rfc3339};
-use crate::dns::permit::Outcome;
+use super::{
+    question::Question,
+    record::{self, Record},
+    sink::Lines,
+    summary::Summary,
+    time::rfc3339,
+};
+use crate::dns::outcome::Outcome;
+
+pub use question::question_line;
 
 /// Version of the schema, the field `v`. Within a version fields are only added. Every object has `v`, `type` and
 /// `time` (RFC 3339, UTC); what is not known is `null`, never left out. The text is ASCII, anything else is escaped, so
@@ -45,6 +55,11 @@ impl<W: Write> JsonSink<W> {
     /// An attempt.
     pub fn attempt(&mut self, record: &Record) {
         self.lines.line(&attempt_line(record));
+    }
+
+    /// A question.
+    pub fn question(&mut self, question: &Question) {
+        self.lines.line(&question_line(question));
     }
 
     /// What lookups came to.
@@ -120,6 +135,8 @@ struct AttemptLine<'a> {
     address: Option<IpAddr>,
     port: Option<u16>,
     name: Option<&'a str>,
+    names: &'a [String],
+    literal: Option<bool>,
     rule: Option<Rule<'a>>,
     process: Option<Process<'a>>,
     scope: u64,
@@ -145,6 +162,26 @@ struct Process<'a> {
     comm: String,
     exe: Option<&'a str>,
     exe_deleted: bool,
+}
+
+impl<'a> Rule<'a> {
+    fn of(rule: &'a record::RuleRef) -> Self {
+        Self { id: rule.id, origin: &rule.origin, text: &rule.text }
+    }
+}
+
+impl<'a> Process<'a> {
+    fn of(process: &'a record::Process) -> Self {
+        Self {
+            pid: process.pid,
+            tid: process.tid,
+            uid: process.uid,
+            gid: process.gid,
+            comm: String::from_utf8_lossy(&process.comm).into_owned(),
+            exe: process.exe.as_ref().map(|exe| exe.path.as_str()),
+            exe_deleted: process.exe.as_ref().is_some_and(|exe| exe.deleted),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -176,6 +213,9 @@ struct SummaryLine<'a> {
     denied: &'a [super::summary::Denied],
     denied_others: u64,
     undecodable: u64,
+    questions: &'a [super::summary::QuestionCount],
+    refused_names: &'a [super::summary::RefusedName],
+    refused_names_others: u64,
 }
 
 /// The line of a run's beginning.
@@ -211,16 +251,10 @@ pub fn attempt_line(record: &Record) -> Vec<u8> {
         address: to.map(|to| to.address),
         port: to.and_then(|to| to.port),
         name: to.and_then(|to| to.name.as_deref()),
-        rule: record.rule.as_ref().map(|rule| Rule { id: rule.id, origin: &rule.origin, text: &rule.text }),
-        process: record.process.as_ref().map(|process| Process {
-            pid: process.pid,
-            tid: process.tid,
-            uid: process.uid,
-            gid: process.gid,
-            comm: String::from_utf8_lossy(&process.comm).into_owned(),
-            exe: process.exe.as_ref().map(|exe| exe.path.as_str()),
-            exe_deleted: process.exe.as_ref().is_some_and(|exe| exe.deleted),
-        }),
+        names: to.map_or(&[], |to| &to.names),
+        literal: to.map(|to| to.literal),
+        rule: record.rule.as_ref().map(Rule::of),
+        process: record.process.as_ref().map(Process::of),
         scope: record.scope,
         cgroup: record.cgroup,
         cgroup_path: record.cgroup_path.as_deref(),
@@ -280,6 +314,9 @@ pub fn summary_line(summary: &Summary, time: u64) -> Vec<u8> {
         denied: &summary.denied,
         denied_others: summary.denied_others,
         undecodable: summary.undecodable,
+        questions: &summary.questions,
+        refused_names: &summary.refused_names,
+        refused_names_others: summary.refused_names_others,
     })
 }
 

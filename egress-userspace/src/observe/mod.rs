@@ -1,10 +1,12 @@
-//! From kernel events to lines: bytes -> [`record::Record`] -> sinks ([`text`], [`json`]) and a [`summary`].
+//! From kernel events to lines: bytes -> [`record::Record`], questions -> [`question::Question`] -> sinks
+//! ([`text`], [`json`]) and a [`summary`].
 //!
 //! Judges nothing. Everything that the agent chose (thread name, executable, names) is escaped before it is shown.
 
 pub mod escape;
 pub mod fold;
 pub mod json;
+pub mod question;
 pub mod record;
 pub mod sink;
 pub mod summary;

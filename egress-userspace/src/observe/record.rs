@@ -9,9 +9,11 @@ use zerocopy::FromBytes as _;
 
 use crate::{
     compile::Compiled,
-    dns::{clock::wall_offset, names::NameBook},
+    dns::{clock::wall_offset, names::NameBook, told::Told},
     explain::remedy,
 };
+
+use super::question::Question;
 
 const SOCK_STREAM: u8 = 1;
 const SOCK_DGRAM: u8 = 2;
@@ -61,6 +63,10 @@ pub struct Destination {
     pub port: Option<u16>,
     /// The name that the address was last known under.
     pub name: Option<String>,
+    /// Every permitted name that opened the address, the latest first: it serves all of them, and more that nobody asked for.
+    pub names: Vec<String>,
+    /// No answer gave the address to this scope: it was written down, or learnt otherwise than by DNS.
+    pub literal: bool,
 }
 
 /// The rule that decided.
@@ -159,6 +165,16 @@ impl Enricher {
         record.cgroup_path = self.paths.get(&record.cgroup).cloned();
         Ok(record)
     }
+
+    /// The record of one question.
+    pub fn question(&self, told: &Told) -> Question {
+        let mut question = Question::of(told, &self.compiled, wall_offset());
+        if let Some(process) = &mut question.process {
+            process.exe = executable(process.pid);
+        }
+        question.cgroup_path = self.paths.get(&question.cgroup).cloned();
+        question
+    }
 }
 
 /// An entry of the ring buffer as an event.
@@ -210,10 +226,12 @@ fn destination(event: &Event, hook: Hook, protocol: Protocol, names: &NameBook) 
         address: event.address.to_ip(),
         port: (event.port != 0 || protocol.transport().is_some()).then_some(event.port),
         name: names.name(event.address).map(str::to_owned),
+        names: names.names(event.address).into_iter().map(str::to_owned).collect(),
+        literal: !names.answered(event.address),
     })
 }
 
-fn rule(id: RuleId, compiled: &Compiled) -> Option<RuleRef> {
+pub(super) fn rule(id: RuleId, compiled: &Compiled) -> Option<RuleRef> {
     if id == 0 {
         return None;
     }
@@ -222,7 +240,7 @@ fn rule(id: RuleId, compiled: &Compiled) -> Option<RuleRef> {
     Some(RuleRef { id, origin, text })
 }
 
-fn process(owner: &Owner) -> Option<Process> {
+pub(super) fn process(owner: &Owner) -> Option<Process> {
     if owner.tgid == 0 {
         return None;
     }
@@ -288,4 +306,4 @@ impl Protocol {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

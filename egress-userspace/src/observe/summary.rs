@@ -6,9 +6,12 @@ use egress_common::{Counters, Hook, Reason, Verdict};
 use serde::Serialize;
 
 use super::{
+    escape::host_name,
+    question::{FAILURES, shown_name},
     record::{DecodeError, Record},
     text::what,
 };
+use crate::dns::told::{DnsReason, Told};
 
 /// Different denied destinations that are kept apart.
 const MAX_DESTINATIONS: usize = 4096;
@@ -23,6 +26,9 @@ pub struct Tally {
     beyond: u64,
     undecodable: u64,
     last_error: Option<DecodeError>,
+    questions: BTreeMap<(Verdict, DnsReason), u64>,
+    refused_names: BTreeMap<String, u64>,
+    refused_beyond: u64,
 }
 
 /// Exact numbers of one verdict.
@@ -62,6 +68,26 @@ pub struct Denied {
     pub count: u64,
 }
 
+/// Number of questions of one kind.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct QuestionCount {
+    /// The verdict.
+    pub verdict: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// A name that was refused, or would have been.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct RefusedName {
+    /// The name, as its questions have it.
+    pub name: String,
+    /// Questions.
+    pub count: u64,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Summary {
@@ -77,6 +103,12 @@ pub struct Summary {
     pub undecodable: u64,
     /// The last reason why.
     pub decode_error: Option<DecodeError>,
+    /// Questions for names by verdict and reason.
+    pub questions: Vec<QuestionCount>,
+    /// The names most often refused, at most ten.
+    pub refused_names: Vec<RefusedName>,
+    /// Questions for other refused names.
+    pub refused_names_others: u64,
 }
 
 impl Tally {
@@ -90,6 +122,24 @@ impl Tally {
             self.beyond += 1;
         } else {
             *self.denied.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Counts a question.
+    pub fn question(&mut self, told: &Told) {
+        *self.questions.entry((told.verdict, told.reason)).or_default() += 1;
+        if told.verdict == Verdict::Allow
+            || FAILURES.contains(&told.reason)
+            || told.reason == DnsReason::Search
+        {
+            return;
+        }
+        if let Some(count) = self.refused_names.get_mut(&told.name) {
+            *count += 1;
+        } else if self.refused_names.len() >= MAX_DESTINATIONS {
+            self.refused_beyond += 1;
+        } else {
+            self.refused_names.insert(told.name.clone(), 1);
         }
     }
 
@@ -111,6 +161,7 @@ impl Tally {
         denied.sort_by_key(|denied| std::cmp::Reverse(denied.count));
         let others: u64 = denied.iter().skip(TOP).map(|denied| denied.count).sum();
         denied.truncate(TOP);
+        let (refused_names, refused_names_others) = self.refused_names();
         Summary {
             verdicts: Verdict::ALL.iter().map(|&verdict| total(verdict, counters)).collect(),
             attempts: counts(counters),
@@ -118,7 +169,33 @@ impl Tally {
             denied_others: others + self.beyond,
             undecodable: self.undecodable,
             decode_error: self.last_error,
+            questions: self.question_counts(),
+            refused_names,
+            refused_names_others,
         }
+    }
+
+    fn question_counts(&self) -> Vec<QuestionCount> {
+        let counts = self.questions.iter();
+        let count = |(&(verdict, reason), &count): (&(Verdict, DnsReason), &u64)| QuestionCount {
+            verdict: verdict.name(),
+            reason: reason.name(),
+            count,
+        };
+        counts.map(count).collect()
+    }
+
+    /// The most refused, and the questions for the others.
+    fn refused_names(&self) -> (Vec<RefusedName>, u64) {
+        let mut names: Vec<RefusedName> = self
+            .refused_names
+            .iter()
+            .map(|(name, &count)| RefusedName { name: name.clone(), count })
+            .collect();
+        names.sort_by_key(|refused| std::cmp::Reverse(refused.count));
+        let others: u64 = names.iter().skip(TOP).map(|refused| refused.count).sum();
+        names.truncate(TOP);
+        (names, others + self.refused_beyond)
     }
 }
 
@@ -171,6 +248,13 @@ impl Summary {
         if self.denied_others > 0 {
             lines.push(format!("  {:>6} × other destinations", self.denied_others));
         }
+        lines.extend(self.question_line());
+        for refused in &self.refused_names {
+            lines.push(format!("  {:>6} × dns {}", refused.count, host_name(shown_name(&refused.name))));
+        }
+        if self.refused_names_others > 0 {
+            lines.push(format!("  {:>6} × dns other names", self.refused_names_others));
+        }
         lines.extend(self.verdicts.iter().filter_map(missing_line));
         if let Some(error) = self.decode_error {
             lines.push(format!(
@@ -179,6 +263,36 @@ impl Summary {
             ));
         }
         lines
+    }
+}
+
+impl Summary {
+    /// How many questions were asked and what came of them, if there were any. Guesses with a search suffix are left out.
+    fn question_line(&self) -> Option<String> {
+        let (mut answered, mut refused, mut audited, mut failures) = (0, 0, 0, 0);
+        for QuestionCount { verdict, reason, count } in &self.questions {
+            let is = |others: &[DnsReason]| others.iter().any(|other| other.name() == *reason);
+            if is(&[DnsReason::Search]) {
+                continue;
+            }
+            *match *verdict {
+                _ if is(&FAILURES) => &mut failures,
+                "allow" => &mut answered,
+                "audit" => &mut audited,
+                _ => &mut refused,
+            } += count;
+        }
+        if answered + refused + audited + failures == 0 {
+            return None;
+        }
+        let mut line = format!("egress: questions for names: {refused} refused, {answered} answered");
+        if audited > 0 {
+            line.push_str(&format!(", {audited} answered only because of audit mode"));
+        }
+        if failures > 0 {
+            line.push_str(&format!(", {failures} failed"));
+        }
+        Some(line)
     }
 }
 
@@ -195,82 +309,4 @@ fn missing_line(total: &VerdictTotal) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use egress_common::{Address, Event};
-    use insta::assert_snapshot;
-
-    use super::*;
-    use crate::observe::record::tests::{denied, of, raw_socket};
-
-    fn counters() -> Counters {
-        let mut counters = Counters::ZERO;
-        counters.attempts[0][1][1] = 10;
-        counters.attempts[0][0][11] = 2;
-        counters.attempts[1][3][12] = 7;
-        counters.fate[0].emitted = 9;
-        counters.fate[0].suppressed = 2;
-        counters.fate[0].dropped = 1;
-        counters.fate[1].suppressed = 7;
-        counters
-    }
-
-    #[test]
-    fn it_tells_totals_and_the_most_denied() {
-        let mut tally = Tally::default();
-        for _ in 0..3 {
-            tally.add(&of(&denied()));
-        }
-        tally.add(&of(&raw_socket()));
-        tally.add(&of(&Event { verdict: Verdict::Allow as u8, port: 1, ..denied() }));
-        assert!(tally.undecodable(DecodeError::Hook(9)));
-        assert!(!tally.undecodable(DecodeError::Length { got: 3 }));
-        assert_snapshot!(tally.summary(&counters()).lines().join("\n"), @r"
-        egress: 12 denied, 7 allowed
-               3 × tcp collect.attacker.example (203.0.113.66:443)
-               1 × socket raw/icmp
-        egress: deny: 2 events left out over the rate, 1 lost to a full buffer; all were judged and counted
-        egress: events that could not be read: 2 (the last: event of 3 bytes instead of 96)
-        ");
-    }
-
-    #[test]
-    fn a_quiet_run_is_one_line() {
-        let mut counters = Counters::ZERO;
-        counters.attempts[1][1][13] = 3;
-        counters.fate[1].suppressed = 2;
-        counters.fate[1].emitted = 1;
-        assert_snapshot!(Tally::default().summary(&counters).lines().join("\n"), @"egress: 0 denied, 3 allowed");
-        counters.attempts[2][1][1] = 4;
-        assert_snapshot!(Tally::default().summary(&counters).lines().join("\n"), @"egress: 0 denied, 3 allowed, 4 passed only because of audit mode");
-    }
-
-    #[test]
-    fn what_it_does_not_name_it_counts() {
-        // Mutation seen to fail here: `beyond` left out of `denied_others`.
-        let mut tally = Tally::default();
-        let total = u32::try_from(MAX_DESTINATIONS).unwrap() + 500;
-        for n in 0..total {
-            let [_, b, c, d] = n.to_be_bytes();
-            tally.add(&of(&Event { address: Address::from_v4([192, b, c, d]), ..denied() }));
-        }
-        let summary = tally.summary(&Counters::ZERO);
-        assert_eq!(summary.denied.len(), TOP);
-        assert_eq!(tally.denied.len(), MAX_DESTINATIONS);
-        let named: u64 = summary.denied.iter().map(|denied| denied.count).sum();
-        assert_eq!(named + summary.denied_others, u64::from(total));
-    }
-
-    #[test]
-    fn counts_are_those_of_the_kernel() {
-        let summary = Tally::default().summary(&counters());
-        let of = |verdict: usize| &summary.verdicts[verdict];
-        assert_eq!((of(0).attempts, of(0).emitted, of(0).suppressed, of(0).dropped), (12, 9, 2, 1));
-        assert_eq!((of(1).attempts, of(2).attempts), (7, 0));
-        let counts: Vec<String> = summary
-            .attempts
-            .iter()
-            .map(|c| format!("{} {} {} {}", c.verdict, c.hook, c.reason, c.count))
-            .collect();
-        assert_eq!(counts, ["deny create socket-type 2", "deny connect no-rule 10", "allow packet rule 7"]);
-    }
-}
+mod tests;

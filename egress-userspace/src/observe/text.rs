@@ -12,11 +12,15 @@ use egress_common::{Hook, Reason, Verdict};
 use super::{
     escape::{host_name, plain_text, process_name},
     fold::{Fold, Key, Repeated},
-    record::{Destination, Record},
+    question::{FAILURES, Question},
+    record::{Destination, Process, Record, RuleRef},
     sink::Lines,
     time::{local_offset, time_of_day},
 };
-use crate::dns::permit::Outcome;
+use crate::{
+    dns::{outcome::Outcome, told::Dropped},
+    policy::query_type_name,
+};
 
 const RED: &str = "\x1b[1;31m";
 const YELLOW: &str = "\x1b[1;33m";
@@ -72,6 +76,19 @@ impl<W: Write> TextSink<W> {
         }
     }
 
+    /// Shows a question, if a person needs to know of it, or counts it as a repetition.
+    pub fn question(&mut self, question: &Question, now: Instant) {
+        if !question.is_news() && !self.style.allowed {
+            return;
+        }
+        self.flush_due(now);
+        let short = || question_subject(question);
+        if self.fold.shows_question(Key::of_question(question), question.query_type, short, now) {
+            let line = question_line(question, self.style, (self.offset)(question.time));
+            self.lines.line(line.as_bytes());
+        }
+    }
+
     /// Shows what became of a name, if a person needs to know and has not been told.
     pub fn outcome(&mut self, outcome: &Outcome) {
         if let Some(line) = self.told.news(outcome) {
@@ -118,8 +135,8 @@ impl<W: Write> TextSink<W> {
     }
 }
 
-/// Most refused answers that are remembered as told.
-const MAX_REFUSED: usize = 1024;
+/// Most refused answers, and most names with troubles, that are remembered as told: clients choose names below wildcards.
+const MAX_TOLD: usize = 1024;
 
 /// What was told of names: a name is looked up again and again, and only news are worth a line.
 #[derive(Debug, Default)]
@@ -133,12 +150,15 @@ impl Told {
         let name = outcome.name();
         match (outcome, outcome_line(outcome)) {
             (Outcome::Refused { address, .. }, line) => {
-                if self.refused.len() >= MAX_REFUSED {
+                if self.refused.len() >= MAX_TOLD {
                     self.refused.clear();
                 }
                 self.refused.insert((name.to_owned(), *address)).then_some(line).flatten()
             }
             (_, Some(line)) => {
+                if self.troubles.len() >= MAX_TOLD {
+                    self.troubles.clear();
+                }
                 let known = self.troubles.insert(name.to_owned(), line.clone());
                 (known.as_ref() != Some(&line)).then_some(line)
             }
@@ -149,25 +169,110 @@ impl Told {
 
 /// The line of one attempt, at an offset from UTC in seconds.
 pub fn line(record: &Record, style: Style, offset: i64) -> String {
-    let (colour, reset) = match (style.colours, record.verdict) {
-        (false, _) => ("", ""),
-        (true, Verdict::Deny) => (RED, RESET),
-        (true, Verdict::Audit) => (YELLOW, RESET),
-        (true, Verdict::Allow) => (GREEN, RESET),
-    };
     let time = time_of_day(record.time, offset);
-    let verdict = verdict_word(record.verdict);
-    let mut line = format!("{time} {colour}{verdict}{reset} {}", what_and_who(record));
-    line.push_str(&format!(" {}: {}", record.reason.name(), sentence(record.reason)));
-    if let Some(rule) = &record.rule {
-        let rule =
-            if rule.origin.is_empty() { format!("rule {}", rule.id) } else { plain_text(&rule.origin) };
-        line.push_str(&format!(" ({rule})"));
-    }
+    let verdict = coloured(verdict_word(record.verdict), record.verdict, style);
+    let mut line = format!("{time} {verdict} {}", what_and_who(record));
+    line.push_str(&format!(" {}: {}", record.reason.name(), known_and_sentence(record)));
+    line.push_str(&rule_in_brackets(record.rule.as_ref()));
     if let Some(remedy) = &record.remedy {
         line.push_str(&format!("; to allow: {}", plain_text(remedy)));
     }
     line
+}
+
+/// The line of one question, at an offset from UTC in seconds.
+pub fn question_line(question: &Question, style: Style, offset: i64) -> String {
+    let time = time_of_day(question.time, offset);
+    let word = coloured(question_word(question), question.verdict, style);
+    let mut line = format!("{time} {word} {}", asked_by(question));
+    let reason = question.reason;
+    line.push_str(&format!(" {}: {}", reason.name(), reason.text()));
+    line.push_str(&rule_in_brackets(question.rule.as_ref()));
+    line.push_str(&taken_out(&question.dropped));
+    let ways: Vec<String> =
+        question.remedy.iter().chain(&question.setting).map(|way| plain_text(way)).collect();
+    if !ways.is_empty() {
+        line.push_str(&format!("; to allow: {}", ways.join(" or ")));
+    }
+    line
+}
+
+/// Most addresses of an answer that a line names.
+const SHOWN_ADDRESSES: usize = 3;
+
+fn taken_out(dropped: &[Dropped]) -> String {
+    let Some(first) = dropped.first() else { return String::new() };
+    let addresses: Vec<String> =
+        dropped.iter().take(SHOWN_ADDRESSES).map(|dropped| dropped.address.to_string()).collect();
+    let more = match dropped.len().saturating_sub(SHOWN_ADDRESSES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; taken out of the answer: {}{more}: {}", addresses.join(", "), first.why)
+}
+
+fn question_word(question: &Question) -> &'static str {
+    match question.verdict {
+        _ if FAILURES.contains(&question.reason) => "FAIL",
+        Verdict::Allow if !question.dropped.is_empty() => "DROP",
+        verdict => verdict_word(verdict),
+    }
+}
+
+fn asked_by(question: &Question) -> String {
+    let name = host_name(question.shown_name());
+    let class = if question.class == IN { String::new() } else { format!(" class {}", question.class) };
+    format!("dns {name} {}{class} {}", query_type_name(question.query_type), who(question.process.as_ref()))
+}
+
+/// The class that names are asked in.
+const IN: u16 = 1;
+
+/// Verdict, name and process, to tell of repetitions.
+fn question_subject(question: &Question) -> String {
+    format!("{} {}", question_word(question), asked_by(question))
+}
+
+fn coloured(word: &str, verdict: Verdict, style: Style) -> String {
+    let colour = match verdict {
+        Verdict::Deny => RED,
+        Verdict::Audit => YELLOW,
+        Verdict::Allow => GREEN,
+    };
+    if style.colours { format!("{colour}{word}{RESET}") } else { word.to_owned() }
+}
+
+fn rule_in_brackets(rule: Option<&RuleRef>) -> String {
+    match rule {
+        None => String::new(),
+        Some(rule) if rule.origin.is_empty() => format!(" (rule {})", rule.id),
+        Some(rule) => format!(" ({})", plain_text(&rule.origin)),
+    }
+}
+
+/// The reason in words, with what answers told of the address.
+fn known_and_sentence(record: &Record) -> String {
+    let sentence = sentence(record.reason);
+    let Some(to) = &record.destination else { return sentence.to_owned() };
+    let mut names: Vec<String> = to.names.iter().take(SHOWN_ADDRESSES).map(|name| host_name(name)).collect();
+    if let (true, Some(name)) = (names.is_empty(), &to.name) {
+        names.push(host_name(name));
+    }
+    let more = match to.names.len().saturating_sub(SHOWN_ADDRESSES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = names.join(", ");
+    match record.reason {
+        Reason::Expired if !names.is_empty() => format!("expired permit for {names}{more}: {sentence}"),
+        Reason::NoRule if to.literal && to.name.is_none() => {
+            format!("{sentence}, a literal address that no answer gave")
+        }
+        Reason::NoRule | Reason::Permit | Reason::DenyRule if to.names.len() > 1 => {
+            format!("{sentence}; the address serves {names}{more}")
+        }
+        _ => sentence.to_owned(),
+    }
 }
 
 /// Verdict, destination and process, to tell of repetitions.
@@ -197,11 +302,14 @@ pub fn what(record: &Record) -> String {
 }
 
 fn what_and_who(record: &Record) -> String {
-    let who = match &record.process {
+    format!("{} {}", what(record), who(record.process.as_ref()))
+}
+
+fn who(process: Option<&Process>) -> String {
+    match process {
         Some(process) => format!("{}[{}]", process_name(&process.comm), process.pid),
         None => "unknown-process".to_owned(),
-    };
-    format!("{} {who}", what(record))
+    }
 }
 
 /// `name (address:port)`, or without a name `address:port`.
@@ -223,18 +331,18 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::NoPolicy => "no policy is in force yet, so nothing may pass",
         Reason::NoRule => "no rule covers it",
         Reason::DenyRule => "a rule under `deny:` covers it",
-        Reason::Expired => "the DNS answer that opened it has expired",
+        Reason::Expired => "the DNS answer that opened it has run out; asking anew opens it again",
         Reason::Loopback => "it is the host itself, which `loopback:` does not open",
         Reason::Metadata => "it is a metadata service, which only a `cidr` rule opens",
         Reason::LinkLocal => "it is link-local, which only a `cidr` rule opens",
         Reason::Multicast => "it is multicast, which only a `cidr` rule opens",
         Reason::Broadcast => "it is broadcast or reserved, which only a `cidr` rule opens",
         Reason::Transport => "only TCP and UDP can be allowed",
-        Reason::NotPlain => "IP options, extension headers or fragments hide where it goes",
+        Reason::NotPlain => "IP options, extension headers, fragments or a chosen device hide where it goes",
         Reason::SocketType => "only TCP and UDP sockets can be made",
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
-        Reason::Dns => "DNS over TLS and DNS past egress's own resolver are closed",
+        Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",
     }
 }
 

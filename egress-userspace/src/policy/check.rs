@@ -1,5 +1,5 @@
-//! Rules that can never match: receives the located rules of a policy, writes down those that a deny rule of the same
-//! file covers whole. An allow rule of another file may be overruled on purpose.
+//! Rules that can never match: receives the located rules of a policy, writes down those that speak of closed ports only
+//! or that a deny rule of the same file covers whole. An allow rule of another file may be overruled on purpose.
 
 use std::sync::Arc;
 
@@ -7,6 +7,20 @@ use egress_common::{Transport, names};
 use ipnet::IpNet;
 
 use super::{Action, Fault, PortRange, Problem, Rule, Target, file::Located, ports};
+
+/// Reports every rule whose ports are all closed by the kernel side itself.
+pub(super) fn dns_rules(rules: &[Located], problems: &mut Vec<Problem>) {
+    for located in rules.iter().filter(|located| ports::is_dns_only(&located.rule.ports)) {
+        let fault = Fault::DnsPorts(match located.rule.action {
+            Action::Allow => "allow rule",
+            Action::Deny => "deny rule",
+        });
+        problems.push(match &located.site {
+            Some((source, span)) => Problem::new(source, span.clone(), fault),
+            None => Problem::on_command_line(&argument(&located.rule), fault),
+        });
+    }
+}
 
 /// Reports every allow rule that is covered by deny rules.
 pub(super) fn impossible_rules(rules: &[Located], problems: &mut Vec<Problem>) {
@@ -103,11 +117,13 @@ fn problem(allow: &Located, deny: &Located) -> Problem {
                 .related(denied.clone(), "denied here")
         }
         (Some((source, span)), None) => Problem::new(source, span.clone(), Fault::Impossible(covered)),
-        (None, _) => Problem::on_command_line(
-            &allow.rule.origin.to_string().replace("--allow ", ""),
-            Fault::Impossible(covered),
-        ),
+        (None, _) => Problem::on_command_line(&argument(&allow.rule), Fault::Impossible(covered)),
     }
+}
+
+/// What was written behind `--allow`.
+fn argument(rule: &Rule) -> String {
+    rule.origin.to_string().replace("--allow ", "")
 }
 
 #[cfg(test)]

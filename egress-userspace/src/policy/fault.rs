@@ -53,6 +53,10 @@ pub enum Fault {
     Cidr { cidr: String, why: &'static str, hint: String },
     #[error("`{port}` is no port: {why}")]
     Port { port: String, why: &'static str },
+    #[error("number {number} is out of range")]
+    Number { number: String, least: u32, most: u32 },
+    #[error("{0} can never match: ports 53 and 853 are closed whatever a policy says")]
+    DnsPorts(&'static str),
     #[error("port range {0} is reversed")]
     ReversedRange(String),
     #[error("empty {0}")]
@@ -99,6 +103,15 @@ impl Fault {
             }
             Self::Host { hint, .. } | Self::Cidr { hint, .. } if !hint.is_empty() => hint.clone(),
             Self::Port { .. } => "expected a port from 1 to 65535 or a range such as 8000-8100".into(),
+            Self::Number { least, most, .. } => format!("expected a whole number from {least} to {most}"),
+            Self::DnsPorts("allow rule") => {
+                "names are asked through egress itself: list the names with `host:`; `dns: upstream:` says who is asked"
+                    .into()
+            }
+            Self::DnsPorts("deny rule") => "remove it: it is closed already".into(),
+            Self::DnsPorts(_) => {
+                "leave 53 and 853 out; a local resolver is asked through egress: see `dns: upstream:`".into()
+            }
             Self::ReversedRange(_) => "write the smaller port first".into(),
             Self::EmptyList("port list") => "leave `ports` out for the default, or name at least one".into(),
             Self::EmptyRule => "expected `host:`, `cidr:` or `unix:`".into(),

@@ -3,6 +3,7 @@
 
 mod check;
 mod command_line;
+mod dns;
 mod fault;
 mod file;
 mod include;
@@ -10,6 +11,7 @@ mod model;
 pub mod net;
 mod ports;
 mod print;
+mod query_type;
 mod reader;
 mod settings;
 mod source;
@@ -26,6 +28,8 @@ pub use model::{
     Action, Bounds, Dns, Inbound, Loopback, Mode, Notice, Origin, Policy, PortRange, Refusal, Rule, Target,
     Unix, Upstream,
 };
+pub(crate) use query_type::may_be_listed;
+pub use query_type::query_type_name;
 pub use source::Source;
 pub(crate) use target::host as parse_host;
 
@@ -65,6 +69,7 @@ fn finish(
             Err(fault) => problems.push(Problem::on_command_line(text, fault)),
         }
     }
+    check::dns_rules(&loaded.rules, &mut problems);
     check::impossible_rules(&loaded.rules, &mut problems);
     match loaded.settings {
         Some(settings) if problems.is_empty() => Ok(settings

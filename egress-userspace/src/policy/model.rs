@@ -220,6 +220,15 @@ pub struct Bounds {
     pub new_names: u32,
 }
 
+impl Bounds {
+    /// Least and most of `label`.
+    pub const LABEL: (u32, u32) = (1, 63);
+    /// Least and most of `name`.
+    pub const NAME: (u32, u32) = (1, 253);
+    /// Least and most of `new-names`.
+    pub const NEW_NAMES: (u32, u32) = (0, 1_000_000);
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self { label: 40, name: 100, new_names: 30 }
@@ -296,10 +305,10 @@ pub struct Policy {
     pub unix: Unix,
     /// Connections from outside.
     pub inbound: Inbound,
-    /// Resolvers that may be used.
+    /// Resolvers that are asked.
     pub dns_upstream: Upstream,
-    /// Query types that are answered; `None` is the default set.
-    pub dns_types: Option<Vec<String>>,
+    /// How names are asked.
+    pub dns: Dns,
     /// What of this is not yet effective.
     pub notices: Vec<Notice>,
     /// The files it was read from, its own first.

@@ -1,5 +1,7 @@
 //! Ports and port ranges: receives numbers and texts such as `8000-8100`, gives sorted ranges that do not touch.
 
+use egress_common::question::is_dns;
+
 use super::{
     Fault, PortRange,
     reader::Reader,
@@ -76,6 +78,11 @@ pub(super) fn port(text: &str) -> Result<u16, Fault> {
     }
 }
 
+/// Whether every port is one that names are asked at, which no rule opens.
+pub(super) fn is_dns_only(ranges: &[PortRange]) -> bool {
+    !ranges.is_empty() && ranges.iter().all(|range| range.first == range.last && is_dns(range.first))
+}
+
 /// Sorts, and joins ranges that overlap or touch.
 pub(crate) fn normalize(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges.sort_unstable();
@@ -104,6 +111,22 @@ mod tests {
             [range(1, 12), range(14, 14), range(22, 22)]
         );
         assert_eq!(normalize(vec![range(0, 65535), range(65535, 65535)]), [PortRange::ALL]);
+    }
+
+    #[test]
+    fn only_53_and_853_alone_are_dns() {
+        for (ports, expected) in [
+            (&["53"][..], true),
+            (&["853"], true),
+            (&["53", "853"], true),
+            (&["52-53"], false),
+            (&["53-54"], false),
+            (&["53", "854"], false),
+            (&[], false),
+        ] {
+            let ranges = ports.iter().map(|text| range(text).unwrap()).collect::<Vec<_>>();
+            assert_eq!(is_dns_only(&normalize(ranges)), expected, "{ports:?}");
+        }
     }
 
     #[test]

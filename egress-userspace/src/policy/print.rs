@@ -1,10 +1,15 @@
 //! Meaning back to text: receives a policy, gives YAML that loads to the same meaning, with everything written out and
 //! the includes in place.
 
+use std::borrow::Cow;
+
 use egress_common::Transport;
 use serde::Serialize;
 
-use super::{Action, Inbound, Loopback, Mode, Policy, PortRange, Rule, Target, Unix, Upstream};
+use super::{
+    Action, Inbound, Loopback, Mode, Policy, PortRange, Refusal, Rule, Target, Unix, Upstream,
+    query_type_name,
+};
 
 #[derive(Serialize)]
 struct Text<'a> {
@@ -19,16 +24,26 @@ struct Text<'a> {
     loopback: serde_yaml::Value,
     unix: &'static str,
     inbound: serde_yaml::Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dns: Option<Dns<'a>>,
+    dns: Dns,
 }
 
 #[derive(Serialize)]
-struct Dns<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    types: Option<&'a [String]>,
+#[serde(rename_all = "kebab-case")]
+struct Dns {
+    upstream: serde_yaml::Value,
+    types: Vec<Cow<'static, str>>,
+    refusal: &'static str,
+    ech: &'static str,
+    wildcard: Wildcard,
+    eager: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Wildcard {
+    label: u8,
+    name: u8,
+    new_names: u32,
 }
 
 #[derive(Default, Serialize)]
@@ -58,11 +73,6 @@ impl Policy {
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
         let entries =
             |action| self.rules.iter().filter(|rule| rule.action == action).map(entry).collect::<Vec<_>>();
-        let upstream = match &self.dns_upstream {
-            Upstream::System => None,
-            Upstream::List(resolvers, _) => Some(resolvers.iter().map(ToString::to_string).collect()),
-        };
-        let types = self.dns_types.as_deref();
         let text = Text {
             version: 1,
             name: &self.name,
@@ -89,9 +99,31 @@ impl Policy {
                 Inbound::Allow => "allow".into(),
                 Inbound::Ports(ranges) => ports(ranges),
             },
-            dns: (upstream.is_some() || types.is_some()).then_some(Dns { upstream, types }),
+            dns: dns(self),
         };
         serde_yaml::to_string(&text)
+    }
+}
+
+fn dns(policy: &Policy) -> Dns {
+    let settings = &policy.dns;
+    Dns {
+        upstream: match &policy.dns_upstream {
+            Upstream::System => "system".into(),
+            Upstream::List(servers, _) => servers.iter().map(ToString::to_string).collect(),
+        },
+        types: settings.types.iter().map(|number| query_type_name(*number)).collect(),
+        refusal: match settings.refusal {
+            Refusal::NxDomain => "nxdomain",
+            Refusal::Refused => "refused",
+        },
+        ech: if settings.keep_ech { "keep" } else { "strip" },
+        wildcard: Wildcard {
+            label: settings.wildcard.label,
+            name: settings.wildcard.name,
+            new_names: settings.wildcard.new_names,
+        },
+        eager: settings.eager,
     }
 }
 

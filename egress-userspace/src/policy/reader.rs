@@ -87,6 +87,23 @@ impl Reader<'_> {
         }
     }
 
+    /// A whole number within bounds.
+    pub(super) fn number(&mut self, node: &Node, least: u32, most: u32) -> Option<u32> {
+        match &node.value {
+            Value::Integer(text) => {
+                let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+                if number.is_none() {
+                    self.fault(&node.span, Fault::Number { number: shorten(text), least, most });
+                }
+                number
+            }
+            _ => {
+                self.wrong_type(node, "a whole number");
+                None
+            }
+        }
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(
         &mut self,

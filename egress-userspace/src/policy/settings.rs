@@ -1,28 +1,16 @@
 //! The settings of a policy file, everything but its rules: receives a file's top level, gives values and, once all
 //! rules are known, the policy with its notices.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
-
-use egress_common::Address;
+use std::path::PathBuf;
 
 use super::{
-    Action, Fault, Inbound, Loopback, Mode, Notice, Origin, Policy, Rule, Target, Unix, Upstream, ports,
+    Dns, Fault, Inbound, Loopback, Mode, Notice, Origin, Policy, Rule, Target, Unix, Upstream, dns, ports,
     reader::{Fields, Reader},
     yaml::{Node, Value, shorten},
 };
 
 /// Longest name of a policy.
 const NAME_MAX: usize = 63;
-/// Port of a resolver that names none.
-const DNS_PORT: u16 = 53;
-/// Query types that a policy may name.
-const QUERY_TYPES: [&str; 18] = [
-    "A", "AAAA", "CAA", "CNAME", "DNAME", "DNSKEY", "DS", "HTTPS", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV",
-    "SSHFP", "SVCB", "TLSA", "TXT",
-];
 
 /// The settings of a file whose every setting is sound.
 pub(super) struct Settings {
@@ -33,7 +21,7 @@ pub(super) struct Settings {
     unix: (Unix, Option<Origin>),
     inbound: (Inbound, Option<Origin>),
     upstream: Upstream,
-    types: Option<(Vec<String>, Origin)>,
+    dns: Dns,
 }
 
 /// Reads `version`, which every file has.
@@ -88,9 +76,9 @@ impl Settings {
             reader.word(node, "unix setting", "`own`, `any` or `none`", &words)
         });
         let inbound = field(fields, "inbound", |node| inbound(reader, node));
-        let (upstream, types) = match fields.get("dns") {
-            Some((_, node)) => dns(reader, node),
-            None => (Some(Upstream::System), None),
+        let (upstream, dns) = match fields.get("dns") {
+            Some((_, node)) => dns::read(reader, node),
+            None => (Some(Upstream::System), Dns::default()),
         };
         let origin = |key| fields.get(key).map(|(span, _): &(_, &Node)| reader.source.origin(span.start));
         Some(Self {
@@ -101,7 +89,7 @@ impl Settings {
             unix: (unix.unwrap_or(Unix::Own), origin("unix")),
             inbound: (inbound.unwrap_or(Inbound::Deny), origin("inbound")),
             upstream: upstream?,
-            types,
+            dns,
         })
     }
 
@@ -118,7 +106,7 @@ impl Settings {
             unix: self.unix.0,
             inbound: self.inbound.0,
             dns_upstream: self.upstream,
-            dns_types: self.types.map(|(types, _)| types),
+            dns: self.dns,
             notices,
             files,
         }
@@ -147,31 +135,13 @@ impl Settings {
             let message = "`inbound` is not yet effective: connections from outside get no answer";
             say(self.inbound.1.as_ref(), message);
         }
-        if let Some((_, origin)) = &self.types {
-            let message = "`dns.types` is not yet effective: the resolvers answer every query type";
-            say(Some(origin), message);
-        }
-        let opens = |rule: &Rule| rule.action == Action::Allow && !matches!(rule.target, Target::Unix(_));
-        if rules.iter().any(opens) {
-            say(
-                None,
-                "DNS questions are not yet filtered: the resolvers can be asked for any name, which can carry data out",
-            );
-        }
         notices
     }
 }
 
 fn rule_notice(rule: &Rule) -> Option<Notice> {
-    let message = match (&rule.target, rule.action) {
-        (Target::Host { name, .. }, Action::Allow) if name.starts_with("*.") => format!(
-            "`{name}` is not yet effective: names below a wildcard stay denied; list the exact names meanwhile"
-        ),
-        (Target::Unix(path), _) => {
-            format!("`unix: {}` is not yet effective: unix sockets are not restricted", path.display())
-        }
-        _ => return None,
-    };
+    let Target::Unix(path) = &rule.target else { return None };
+    let message = format!("`unix: {}` is not yet effective: unix sockets are not restricted", path.display());
     Some(Notice { origin: Some(rule.origin.clone()), message })
 }
 
@@ -181,7 +151,11 @@ fn field<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node) -> Option<T
 
 fn loopback(reader: &mut Reader<'_>, node: &Node) -> Option<Loopback> {
     if matches!(node.value, Value::List(_)) {
-        return ports::read(reader, node).map(Loopback::Ports);
+        let ports = ports::read(reader, node)?;
+        if ports::is_dns_only(&ports) {
+            reader.fault(&node.span, Fault::DnsPorts("loopback setting"));
+        }
+        return Some(Loopback::Ports(ports));
     }
     let words = [("own", Choice::Own), ("any", Choice::Any), ("none", Choice::None)];
     let expected = "`own`, `any`, `none` or a list of ports";
@@ -206,74 +180,4 @@ fn inbound(reader: &mut Reader<'_>, node: &Node) -> Option<Inbound> {
     let words = [("deny", false), ("allow", true)];
     let allow = reader.word(node, "inbound setting", "`deny`, `allow` or a list of ports", &words)?;
     Some(if allow { Inbound::Allow } else { Inbound::Deny })
-}
-
-/// The upstream, `None` if there is a fault in it, and the query types.
-fn dns(reader: &mut Reader<'_>, node: &Node) -> (Option<Upstream>, Option<(Vec<String>, Origin)>) {
-    let Some(fields) = reader.fields(node, "`dns`", &["upstream", "types"]) else { return (None, None) };
-    let upstream = match fields.get("upstream") {
-        None => Some(Upstream::System),
-        Some((span, node)) => upstream(reader, span.start, node),
-    };
-    let types = fields.get("types").and_then(|(span, node)| {
-        let origin = reader.source.origin(span.start);
-        query_types(reader, node).map(|types| (types, origin))
-    });
-    (upstream, types)
-}
-
-fn upstream(reader: &mut Reader<'_>, at: usize, node: &Node) -> Option<Upstream> {
-    if let Value::Text(_) = node.value {
-        let expected = "`system` or a list of resolver addresses";
-        return reader.word(node, "upstream", expected, &[("system", ())]).map(|()| Upstream::System);
-    }
-    let items = reader.list(node, "`system` or a list of resolver addresses")?;
-    if items.is_empty() {
-        reader.fault(&node.span, Fault::EmptyList("list of resolvers"));
-        return None;
-    }
-    let mut resolvers = Vec::new();
-    for item in items {
-        let Some(text) = reader.text(item, "a resolver address") else { continue };
-        match resolver(text) {
-            Some(address) => resolvers.push(address),
-            None => reader.fault(&item.span, Fault::Resolver(shorten(text))),
-        }
-    }
-    let sound = resolvers.len() == items.len();
-    resolvers.dedup();
-    sound.then(|| Upstream::List(resolvers, reader.source.origin(at)))
-}
-
-/// `ip`, `ip:port` or `[v6]:port`; an IPv4-mapped address is the IPv4 address it maps.
-fn resolver(text: &str) -> Option<SocketAddr> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, DNS_PORT),
-        Err(_) => text.parse::<SocketAddr>().ok()?,
-    };
-    let plain = |v6: &std::net::SocketAddrV6| v6.scope_id() == 0 && v6.flowinfo() == 0;
-    let sound = match &address {
-        SocketAddr::V4(_) => true,
-        SocketAddr::V6(v6) => plain(v6),
-    };
-    let ip = Address::from(address.ip()).judged().to_ip();
-    (sound && address.port() != 0).then(|| SocketAddr::new(ip, address.port()))
-}
-
-fn query_types(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
-    let items = reader.list(node, "a list of query types such as [A, AAAA]")?;
-    if items.is_empty() {
-        reader.fault(&node.span, Fault::EmptyList("list of query types"));
-        return None;
-    }
-    let words = QUERY_TYPES.map(|name| (name, name));
-    let expected = "a record type in upper case such as A, AAAA, CNAME, HTTPS, SVCB";
-    let mut types: Vec<String> = items
-        .iter()
-        .filter_map(|item| reader.word(item, "query type", expected, &words))
-        .map(str::to_owned)
-        .collect();
-    types.sort_unstable();
-    types.dedup();
-    Some(types)
 }

@@ -75,11 +75,12 @@ impl EnforcedScope {
         Ok(scope)
     }
 
-    /// Writes the policy and puts it into force in one write.
+    /// Writes the policy and puts it into force in one write. `dns_port` is the first port of the scope's DNS listeners; 0
+    /// closes DNS.
     ///
     /// # Errors
     /// [`EnforceError`]; the scope stays closed.
-    pub fn open(&self, compiled: &Compiled) -> Result<(), EnforceError> {
+    pub fn open(&self, compiled: &Compiled, dns_port: u16) -> Result<(), EnforceError> {
         self.engine.write_slot(SLOT, compiled)?;
         let state = Scope {
             slot: SLOT,
@@ -87,7 +88,7 @@ impl EnforcedScope {
             cgroup: self.cgroup.id(),
             audit: u8::from(compiled.audit),
             blocks: u8::from(compiled.needs_blocks()),
-            dns_port: 0,
+            dns_port,
             event_rate: EVENT_RATE,
         };
         self.engine.set_scope(self.cgroup.id(), &state)?;

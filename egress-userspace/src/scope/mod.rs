@@ -5,5 +5,6 @@ pub mod enforced;
 pub mod identity;
 pub mod keeper;
 pub mod launch;
+mod questions;
 pub mod run;
 pub mod signals;

@@ -5,7 +5,6 @@ use std::{
     io,
     os::unix::process::ExitStatusExt as _,
     process::{Child, ExitStatus},
-    sync::Arc,
     time::Duration,
 };
 
@@ -18,18 +17,21 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     cgroup::{CgroupError, Places, clean_up},
-    enforced::{EnforcedScope, SLOT, ScopeError},
+    enforced::{EnforcedScope, ScopeError},
     identity::{Identity, IdentityError},
     keeper::Keeper,
     launch::{Launch, LaunchError},
+    questions::{KernelAskers, Questions},
     signals::{Arrived, Signals},
 };
 use crate::{
-    compile::Compiled,
     dns::{
-        hosts::Hosts,
-        permit::{Outcome, PermitError, PermitTable, Permits},
-        resolver::{self, Resolver},
+        clock::BootClock,
+        names::NameBook,
+        outcome::Outcome,
+        permit::{PermitError, PermitTable},
+        service::{Happened, Service, Settings},
+        told::Told,
     },
     enforce::{self, EnforceError, Limits, TableError},
 };
@@ -45,12 +47,8 @@ const TICK: Duration = Duration::from_millis(90);
 
 /// What to run, and how.
 pub struct Options {
-    /// The policy, compiled for the resolvers in `servers`.
-    pub compiled: Compiled,
-    /// The hosts file, asked first.
-    pub hosts: Hosts,
-    /// Where names are asked.
-    pub servers: Vec<std::net::SocketAddr>,
+    /// The policy, and how names are asked.
+    pub settings: Settings,
     /// `--user`.
     pub user: Option<String>,
     /// Program and arguments.
@@ -127,8 +125,10 @@ pub trait Observer {
     fn enforcing(&mut self, scope: &EnforcedScope, identity: &Identity);
     /// Names were resolved, or not.
     fn names(&mut self, outcomes: &[Outcome]);
-    /// An event, as the kernel wrote it.
-    fn event(&mut self, bytes: &[u8]);
+    /// An event, as the kernel wrote it, and the names of addresses.
+    fn event(&mut self, bytes: &[u8], names: &NameBook);
+    /// A question of the command's, and what came of it.
+    fn dns(&mut self, told: &Told);
     /// Called soon after an event, and again when it asked to be; gives when that is, if something waits to be told.
     fn tick(&mut self) -> Option<std::time::Instant>;
     /// The command has ended; `left` are the processes that go on in the scope.
@@ -177,16 +177,22 @@ async fn supervise(
     let mut events = Events::open(scope)?;
     #[cfg(feature = "kernel-log")]
     let mut log = scope.engine.take_log()?;
-    scope.open(&options.compiled)?;
+    let mut questions = Questions::open(scope).map_err(RunError::io("open the DNS listener"))?;
+    let mut service =
+        Service::new(options.settings.clone(), BootClock).map_err(RunError::io("start the DNS service"))?;
+    scope.open(&options.settings.compiled, questions.port())?;
+    questions.begin(&scope.engine, &mut service)?;
     observer.enforcing(scope, identity);
 
-    let resolver = Resolver::new(options.servers.clone(), options.hosts.clone(), resolver::Limits::default());
-    let mut permits = Permits::new(&options.compiled, SLOT, Arc::new(resolver));
     let mut table = KernelPermits(scope.engine.permits()?);
-    observer.names(&permits.resolve_all(&mut table, RESOLVE_BOUND).await);
+    let mut askers = KernelAskers(scope.engine.askers()?);
+    observer.names(&service.prepare(&mut table, RESOLVE_BOUND).await);
 
     if let Some(signal) = signals.pending().map_err(RunError::io("read signals"))? {
         return Err(RunError::Interrupted(signal));
+    }
+    if identity.uid.is_root() {
+        service.keep_servers();
     }
     let launch =
         Launch { command: options.command.clone(), identity: identity.clone(), mask: signals.mask_before() };
@@ -204,11 +210,14 @@ async fn supervise(
             }
             result = events.wait() => {
                 result.map_err(lost(&child, "read the event ring"))?;
-                events.drain(&mut |bytes| observer.event(bytes));
+                events.drain(&mut |bytes| observer.event(bytes, service.names()));
                 #[cfg(feature = "kernel-log")]
                 log.flush();
             }
-            outcomes = permits.refresh(&mut table) => observer.names(&outcomes),
+            happened = questions.next(scope, &mut service, &mut table, &mut askers) => {
+                tell(happened.map_err(lost(&child, "read arriving questions"))?, observer);
+                events.expect();
+            }
             () = tokio::time::sleep_until(tick_at), if fresh => {
                 let next = observer.tick();
                 events.fresh = next.is_some();
@@ -216,9 +225,21 @@ async fn supervise(
             }
         }
     };
-    while events.drain(&mut |bytes| observer.event(bytes)) {}
+    while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
+    questions.end(&scope.engine);
+    tell(service.leave(), observer);
     observer.ended(scope, &scope.cgroup().processes());
     Ok(status)
+}
+
+fn tell(happened: Vec<Happened>, observer: &mut impl Observer) {
+    for happened in happened {
+        match happened {
+            Happened::Told(told) => observer.dns(&told),
+            Happened::Names(outcome) => observer.names(&[outcome]),
+            Happened::Closed(_) => {}
+        }
+    }
 }
 
 fn lost(child: &Child, operation: &'static str) -> impl FnOnce(io::Error) -> RunError {
@@ -286,12 +307,18 @@ impl Events {
                 break;
             };
             take(&item);
-            if !self.fresh {
-                self.fresh = true;
-                self.tick_at = tokio::time::Instant::now() + TICK;
-            }
+            drop(item);
+            self.expect();
         }
         self.more
+    }
+
+    /// Has the observer say soon what it holds back.
+    fn expect(&mut self) {
+        if !self.fresh {
+            self.fresh = true;
+            self.tick_at = tokio::time::Instant::now() + TICK;
+        }
     }
 }
 

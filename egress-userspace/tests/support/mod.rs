@@ -8,7 +8,8 @@ use std::{
 };
 
 use egress::policy::{
-    Action, Inbound, Loopback, Mode, Origin, Policy, PortRange, Rule, Target, Unix, Upstream,
+    Action, Bounds, Dns, Inbound, Loopback, Mode, Origin, Policy, PortRange, Refusal, Rule, Target, Unix,
+    Upstream,
 };
 use egress_common::{Address, Flow, Transport};
 use ipnet::IpNet;
@@ -62,10 +63,13 @@ pub(crate) const NETWORKS: [&str; 44] = [
     "ff02::1/128",
 ];
 
-const PORTS: [(u16, u16); 12] = [
+const PORTS: [(u16, u16); 15] = [
     (1, 1),
     (22, 22),
     (53, 53),
+    (52, 53),
+    (853, 853),
+    (853, 854),
     (443, 443),
     (440, 450),
     (443, 444),
@@ -166,37 +170,38 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     ]
 }
 
-pub(crate) fn policy() -> impl Strategy<Value = Policy> {
-    (rules(), loopback(), upstream(), any::<bool>()).prop_map(|(rules, loopback, dns_upstream, audit)| {
-        Policy {
-            name: "p".into(),
-            description: None,
-            mode: if audit { Mode::Audit } else { Mode::Enforce },
-            rules,
-            loopback,
-            loopback_origin: Some(file(400)),
-            unix: Unix::Own,
-            inbound: Inbound::Deny,
-            dns_upstream,
-            dns_types: None,
-            notices: Vec::new(),
-            files: vec!["p.yaml".into()],
-        }
+/// Settings at the edges of what they may be.
+fn dns() -> impl Strategy<Value = Dns> {
+    let types = select(vec![Dns::TYPES.to_vec(), vec![1], vec![16, 28, 257], vec![257]]);
+    let refusal = select(vec![Refusal::NxDomain, Refusal::Refused]);
+    let bounds = (select(vec![1, 40, 63]), select(vec![1, 100, 253]), select(vec![0, 30, 1_000_000]))
+        .prop_map(|(label, name, new_names)| Bounds { label, name, new_names });
+    let parts = (types, refusal, bounds, any::<bool>(), any::<bool>());
+    parts.prop_map(|(types, refusal, wildcard, keep_ech, eager)| Dns {
+        types,
+        refusal,
+        keep_ech,
+        wildcard,
+        eager,
     })
 }
 
-/// Resolvers in plain, special and embedding ranges.
-pub(crate) fn resolvers() -> impl Strategy<Value = Vec<IpAddr>> {
-    let addresses = [
-        "127.0.0.53",
-        "169.254.169.253",
-        "168.63.129.16",
-        "10.20.9.0",
-        "2001:db8:7::1",
-        "64:ff9b::10.20.9.255",
-    ];
-    vec(select(addresses.to_vec()), 0..3)
-        .prop_map(|texts| texts.into_iter().map(|text| text.parse().unwrap()).collect())
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
+    let parts = (rules(), loopback(), upstream(), dns(), any::<bool>());
+    parts.prop_map(|(rules, loopback, dns_upstream, dns, audit)| Policy {
+        name: "p".into(),
+        description: None,
+        mode: if audit { Mode::Audit } else { Mode::Enforce },
+        rules,
+        loopback,
+        loopback_origin: Some(file(400)),
+        unix: Unix::Own,
+        inbound: Inbound::Deny,
+        dns_upstream,
+        dns,
+        notices: Vec::new(),
+        files: vec!["p.yaml".into()],
+    })
 }
 
 /// Every destination at the edges of the networks and port ranges above: first, last and one beyond.

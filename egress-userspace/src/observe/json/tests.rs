@@ -8,8 +8,12 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    dns::resolver::ResolveError,
+    dns::{
+        outcome::ResolveError,
+        told::{DnsReason, Told},
+    },
     observe::{
+        question::tests::{answered, of as question, refused},
         record::{
             Executable,
             tests::{OFFSET, denied, of, raw_socket},
@@ -109,14 +113,14 @@ fn an_attempt_is_one_line() {
     let exe = Executable { path: "/usr/bin/python3".to_owned(), deleted: false };
     record.process.as_mut().unwrap().exe = Some(exe);
     record.cgroup_path = Some("/egress/run-1".to_owned());
-    assert_snapshot!(valid(attempt_line(&record)), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"deny-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","rule":{"id":2,"origin":"policies/p.yaml:9","text":"deny cidr 203.0.113.0/24"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":"/usr/bin/python3","exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":99,"remedy":null}"#);
-    assert_snapshot!(valid(attempt_line(&of(&denied()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"no-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"- { host: collect.attacker.example, ports: [443] }"}"#);
+    assert_snapshot!(valid(attempt_line(&record)), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"deny-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"rule":{"id":2,"origin":"policies/p.yaml:9","text":"deny cidr 203.0.113.0/24"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":"/usr/bin/python3","exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":99,"remedy":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&denied()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"no-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"- { host: collect.attacker.example, ports: [443] }"}"#);
 }
 
 #[test]
 fn what_is_unknown_is_null() {
     let nobody = Event { owner: Owner::default(), cookie: 0, ..raw_socket() };
-    assert_snapshot!(valid(attempt_line(&of(&nobody))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"create","reason":"socket-type","protocol":"icmp","protocol_number":1,"socket_type":"raw","address":null,"port":null,"name":null,"rule":null,"process":null,"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&nobody))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"create","reason":"socket-type","protocol":"icmp","protocol_number":1,"socket_type":"raw","address":null,"port":null,"name":null,"names":[],"literal":null,"rule":null,"process":null,"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":null}"#);
 }
 
 #[test]
@@ -134,6 +138,36 @@ fn every_verdict_hook_and_reason_is_in_the_schema() {
         for protocol in (0..=256).chain([262, u16::MAX]) {
             valid(attempt_line(&of(&Event { socket_type, protocol, ..denied() })));
         }
+    }
+}
+
+#[test]
+fn a_question_is_one_line() {
+    assert_snapshot!(valid(question_line(&question(&refused()))), @r#"{"v":1,"type":"dns","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","reason":"not-listed","name":"collect.attacker.example","query_type":"A","query_type_number":1,"class":1,"protocol":"udp","server":"192.0.2.53","rcode":"NXDOMAIN","rcode_number":3,"addresses":[],"dropped":[],"aliases":[],"ttl":null,"rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"cgroup":4711,"cgroup_path":null,"cookie":98,"remedy":"- { host: collect.attacker.example, ports: [443] }","setting":null}"#);
+    let mut whole = question(&Told { transport: egress_common::Transport::Tcp, ..answered() });
+    whole.cgroup_path = Some("/egress/run-1".to_owned());
+    assert_snapshot!(valid(question_line(&whole)), @r#"{"v":1,"type":"dns","time":"2026-11-22T12:34:56.789000000Z","verdict":"allow","reason":"listed","name":"db.example","query_type":"A","query_type_number":1,"class":1,"protocol":"tcp","server":"192.0.2.53","rcode":"NOERROR","rcode_number":0,"addresses":["203.0.113.10"],"dropped":[{"address":"10.0.0.1","why":"a private address"}],"aliases":["db.cdn.example"],"ttl":60,"rule":{"id":1,"origin":"policies/p.yaml:4","text":"host db.example ports 5432/any"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":98,"remedy":"- { host: db.example, ports: [5432], protocol: any, private: true }","setting":null}"#);
+}
+
+#[test]
+fn every_question_is_in_the_schema() {
+    for verdict in Verdict::ALL {
+        for reason in DnsReason::ALL {
+            for rcode in (0..=17).chain([u16::MAX]) {
+                valid(question_line(&question(&Told { verdict, reason, rcode, ..answered() })));
+            }
+        }
+    }
+    let mut tally = Tally::default();
+    for reason in DnsReason::ALL {
+        tally.question(&Told { reason, ..refused() });
+    }
+    valid(summary_line(&tally.summary(&Counters::ZERO), OFFSET));
+    let asker = egress_common::Asker::default();
+    for name in ["", "\\000\\255.x", "\u{1b}[2J\n\"}{", "\u{202e}"] {
+        let line = valid(question_line(&question(&Told { name: name.to_owned(), asker, ..refused() })));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["name"], name);
     }
 }
 
@@ -179,6 +213,8 @@ fn names_are_one_line() {
 fn the_summary_is_one_line() {
     let mut tally = Tally::default();
     tally.add(&of(&denied()));
+    tally.question(&refused());
+    tally.question(&answered());
     let mut counters = Counters::ZERO;
     counters.attempts[0][1][1] = 5;
     counters.attempts[1][3][12] = 7;
@@ -186,12 +222,18 @@ fn the_summary_is_one_line() {
     counters.fate[0].suppressed = 3;
     counters.fate[0].dropped = 1;
     counters.fate[1].suppressed = 7;
-    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0}"#);
+    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0,"questions":[{"verdict":"deny","reason":"not-listed","count":1},{"verdict":"allow","reason":"listed","count":1}],"refused_names":[{"name":"collect.attacker.example","count":1}],"refused_names_others":0}"#);
 }
 
 #[test]
 fn the_check_of_the_schema_can_fail() {
     let good: Value = serde_json::from_slice(&attempt_line(&of(&denied()))).unwrap();
+    let asked: Value = serde_json::from_slice(&question_line(&question(&refused()))).unwrap();
+    for field in asked.as_object().unwrap().keys() {
+        let mut bad = asked.clone();
+        bad.as_object_mut().unwrap().remove(field);
+        assert!(!schema_faults(&bad).is_empty(), "without {field}");
+    }
     for (field, value) in [
         ("v", Value::from(2)),
         ("type", Value::from("event")),

@@ -1,0 +1,210 @@
+//! The line of policy that would allow what was denied. Receives names that a hostile client may have chosen: none reaches
+//! the line that is no host name.
+
+use std::net::IpAddr;
+
+use egress_common::{Address, Reason, Transport};
+
+use crate::{
+    dns::told::DnsReason,
+    policy::{
+        self, Bounds, PortRange,
+        net::{is_host_name, is_private},
+    },
+};
+
+/// The one line of policy that would allow a denied destination, or `None` if no line can.
+///
+/// A line with `loopback:` is a setting of the policy's top level, the others are entries of `allow:`. The name is
+/// used where a name can open the address; it may come from an untrusted answer, so one that is no host name is
+/// passed over.
+pub fn remedy(
+    name: Option<&str>,
+    address: IpAddr,
+    port: u16,
+    transport: Transport,
+    reason: Reason,
+) -> Option<String> {
+    if port == 0 {
+        return None;
+    }
+    let address = Address::from(address).judged().to_ip();
+    match reason {
+        Reason::NoRule => match name.map(normal).filter(|name| is_host_name(name)) {
+            Some(name) => Some(host_line(&name, &[PortRange::one(port)], &[transport], is_private(address))),
+            None => Some(cidr_line(address, port, transport)),
+        },
+        Reason::Metadata | Reason::LinkLocal | Reason::Multicast | Reason::Broadcast => {
+            Some(cidr_line(address, port, transport))
+        }
+        Reason::Loopback => Some(format!("loopback: [{port}]")),
+        // The rule is there; what is missing is a new question.
+        Reason::Expired => None,
+        Reason::NoPolicy | Reason::DenyRule | Reason::Transport | Reason::NotPlain | Reason::SocketType => {
+            None
+        }
+        Reason::Rule | Reason::Permit | Reason::Dns => None,
+    }
+}
+
+fn normal(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// The line that lists a name, or `None` for what is no host name: it may come from a client.
+pub(crate) fn name_line(
+    name: &str,
+    ports: &[PortRange],
+    transports: &[Transport],
+    private: bool,
+) -> Option<String> {
+    is_host_name(name).then(|| host_line(name, ports, transports, private))
+}
+
+fn host_line(name: &str, ports: &[PortRange], transports: &[Transport], private: bool) -> String {
+    // A name such as `1.5` or `null` would be a number or nothing to a YAML reader.
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.contains('.');
+    let host = if plain { name.to_owned() } else { format!("\"{name}\"") };
+    let private = if private { ", private: true" } else { "" };
+    format!("- {{ host: {host}, ports: [{}]{}{private} }}", policy::list(ports), protocol(transports))
+}
+
+/// The setting that widens the bound which a name breaks that only this wildcard allows.
+pub(crate) fn wider(reason: DnsReason, bounds: &Bounds, name: &str, wildcard: &str) -> Option<String> {
+    let within =
+        |number: usize, (_, most): (u32, u32)| u32::try_from(number).map_or(most, |number| number.min(most));
+    let setting = match reason {
+        DnsReason::LabelBound => format!("label: {}", within(longest_label(name, wildcard), Bounds::LABEL)),
+        DnsReason::NameBound => format!("name: {}", within(name.len(), Bounds::NAME)),
+        DnsReason::RateBound => {
+            format!("new-names: {}", bounds.new_names.saturating_mul(2).clamp(1, Bounds::NEW_NAMES.1))
+        }
+        _ => return None,
+    };
+    Some(format!("dns: {{ wildcard: {{ {setting} }} }}"))
+}
+
+/// Bytes of the longest label that a wildcard stands for; in a text form an escape is `\DDD`.
+pub(super) fn longest_label(name: &str, wildcard: &str) -> usize {
+    let front = wildcard.strip_prefix('*').and_then(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let bytes =
+        |label: &str| label.len().saturating_sub(3 * label.bytes().filter(|byte| *byte == b'\\').count());
+    front.split('.').map(bytes).max().unwrap_or(0)
+}
+
+fn cidr_line(address: IpAddr, port: u16, transport: Transport) -> String {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let mut cidr = format!("{address}/{bits}");
+    // A plain scalar within braces cannot begin with a colon.
+    if cidr.starts_with(':') {
+        cidr = format!("\"{cidr}\"");
+    }
+    format!("- {{ cidr: {cidr}, ports: [{port}]{} }}", protocol(&[transport]))
+}
+
+fn protocol(transports: &[Transport]) -> &'static str {
+    match transports {
+        [Transport::Tcp] => "",
+        [Transport::Udp] => ", protocol: udp",
+        _ => ", protocol: any",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: Option<&str>, address: &str, port: u16, transport: Transport, reason: Reason) -> String {
+        remedy(name, address.parse().unwrap(), port, transport, reason).unwrap_or_else(|| "none".into())
+    }
+
+    #[test]
+    fn a_name_is_used_where_a_name_can_open() {
+        let tcp = Transport::Tcp;
+        for (name, address, reason, expected) in [
+            (
+                Some("collect.attacker.example"),
+                "203.0.113.66",
+                Reason::NoRule,
+                "- { host: collect.attacker.example, ports: [443] }",
+            ),
+            (Some("API.Example."), "203.0.113.66", Reason::NoRule, "- { host: api.example, ports: [443] }"),
+            (
+                Some("db.example"),
+                "10.0.0.1",
+                Reason::NoRule,
+                "- { host: db.example, ports: [443], private: true }",
+            ),
+            (Some("localdb"), "203.0.113.66", Reason::NoRule, "- { host: \"localdb\", ports: [443] }"),
+            (None, "203.0.113.66", Reason::NoRule, "- { cidr: 203.0.113.66/32, ports: [443] }"),
+            (None, "2001:db8::1", Reason::NoRule, "- { cidr: 2001:db8::1/128, ports: [443] }"),
+            (None, "64:ff9b::203.0.113.66", Reason::NoRule, "- { cidr: 203.0.113.66/32, ports: [443] }"),
+            (None, "::2", Reason::NoRule, "- { cidr: \"::2/128\", ports: [443] }"),
+            // A name cannot open metadata.
+            (
+                Some("api.example"),
+                "169.254.169.254",
+                Reason::Metadata,
+                "- { cidr: 169.254.169.254/32, ports: [443] }",
+            ),
+            (None, "127.0.0.1", Reason::Loopback, "loopback: [443]"),
+        ] {
+            assert_eq!(line(name, address, 443, tcp, reason), expected);
+        }
+    }
+
+    #[test]
+    fn udp_is_written_out() {
+        assert_eq!(
+            line(None, "203.0.113.66", 123, Transport::Udp, Reason::NoRule),
+            "- { cidr: 203.0.113.66/32, ports: [123], protocol: udp }"
+        );
+        assert_eq!(
+            line(Some("ntp.example"), "203.0.113.66", 123, Transport::Udp, Reason::NoRule),
+            "- { host: ntp.example, ports: [123], protocol: udp }"
+        );
+    }
+
+    #[test]
+    fn what_no_line_opens_has_no_remedy() {
+        for reason in [
+            Reason::NoPolicy,
+            Reason::DenyRule,
+            Reason::Transport,
+            Reason::NotPlain,
+            Reason::SocketType,
+            Reason::Rule,
+            Reason::Permit,
+            Reason::Expired,
+            Reason::Dns,
+        ] {
+            assert_eq!(line(None, "203.0.113.66", 443, Transport::Tcp, reason), "none", "{reason:?}");
+        }
+        assert_eq!(line(None, "203.0.113.66", 0, Transport::Tcp, Reason::NoRule), "none");
+    }
+
+    #[test]
+    fn a_label_is_counted_in_bytes_and_without_those_of_the_wildcard() {
+        for (name, expected) in [
+            ("a.packages.example", 1),
+            ("abc.a.packages.example", 3),
+            ("\\000\\255.packages.example", 2),
+            ("\\.packages.example", 0),
+            ("elsewhere.example", 9),
+        ] {
+            assert_eq!(longest_label(name, "*.packages.example"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_never_reaches_the_line() {
+        for name in ["a.example, ports: [1-65535]", "*.example", "", "a..example", "é.example", "192.0.2.1"]
+        {
+            assert_eq!(
+                line(Some(name), "203.0.113.66", 443, Transport::Tcp, Reason::NoRule),
+                "- { cidr: 203.0.113.66/32, ports: [443] }",
+                "{name}"
+            );
+        }
+    }
+}
