@@ -252,3 +252,27 @@ fn a_control_group_made_anew_before_the_start_is_not_joined() {
     assert_eq!(stdout, "");
     assert!(eventually(SOON, || left_by(child.id()).is_empty()), "{:?}", left_by(child.id()));
 }
+
+/// What was refused waits in a connection's queue and is sent again by the kernel, also when its process and the run are
+/// over. Mutation seen to fail here: pins removed right after the control group.
+#[test]
+fn what_was_refused_is_not_sent_after_the_run() {
+    let lab = lab();
+    let run = Run::new(&lab);
+    // SO_BINDTODEVICE on a connection to the DNS listener: its packets would leave through the agent's device, `agent0`.
+    let device = "option 1 25 6167656e743000";
+    let program = run.program();
+    let steps =
+        ["socket inet stream", "bind 192.0.2.2:0", "connect 203.0.113.10:53", device, "send afterwards"];
+    let ended = run.run(&[&[program.as_str()], &steps[..], &["sleep 50"]].concat());
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(
+        ended.denials().iter().any(|event| event["reason"] == "not-plain"),
+        "{} {}",
+        ended.stdout,
+        ended.stderr
+    );
+    // The kernel tries again after 0.2, 0.6, 1.4 and 3 seconds.
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!lab.frames().iter().any(|frame| frame.carries("afterwards")), "it was sent after the run");
+}

@@ -155,7 +155,8 @@ impl Cgroup {
             .and_then(|cgroup| cgroup.refuse_delegated(places).map(|()| cgroup));
         if result.is_err() {
             remove_tree(&path);
-            remove_pins_and_parents(&path, &pins);
+            enforce::remove_pins(&pins);
+            remove_parents(&path, &pins);
         }
         result
     }
@@ -261,7 +262,7 @@ pub fn clean_up(places: &Places) -> Vec<String> {
         let Ok(directory) = File::open(&path) else { continue };
         let Ok(lock) = Flock::lock(directory, FlockArg::LockExclusiveNonblock) else { continue };
         if remove_tree(&path) {
-            enforce::remove_pins(&places.pins.join(run));
+            unpin_once_dead(&places.pins.join(run));
             removed.push(run.to_owned());
         }
         drop(lock);
@@ -279,19 +280,35 @@ pub fn clean_up(places: &Places) -> Vec<String> {
     removed
 }
 
-/// Removes a scope in which no process lives; whether it did. The cgroup goes first: as long as it exists its pins must.
+/// Removes a scope in which no process lives; whether nothing is left of it. The cgroup goes first: as long as it exists its pins must.
+/// They must still while sockets of its processes live on in the kernel with data that was refused: see
+/// [`unpin_once_dead`].
 pub(super) fn remove_scope(path: &Path, pins: &Path) -> bool {
     let Some(_shared) = path.parent().and_then(|parent| SharedLock::take(parent).ok()) else { return false };
     if !remove_tree(path) {
         return false;
     }
-    remove_pins_and_parents(path, pins);
-    true
+    let unpinned = unpin_once_dead(pins);
+    remove_parents(path, pins);
+    unpinned
 }
 
-/// The parents only if they are empty.
-fn remove_pins_and_parents(path: &Path, pins: &Path) {
-    enforce::remove_pins(pins);
+/// Removes the pins of a removed cgroup, unless its programs are still needed: the kernel lets go of them when the last
+/// socket that was made inside is gone, which may be minutes after its process. Detached before, they would let out what
+/// they had refused and the socket tries again. Waits a moment, since even without sockets it takes one.
+pub(super) fn unpin_once_dead(pins: &Path) -> bool {
+    for _ in 0..10 {
+        if enforce::pins_are_dead(pins) {
+            enforce::remove_pins(pins);
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+/// Only if they are empty.
+pub(super) fn remove_parents(path: &Path, pins: &Path) {
     for parent in [path.parent(), pins.parent()].into_iter().flatten() {
         let _in_use = fs::remove_dir(parent);
     }

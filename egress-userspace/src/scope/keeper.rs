@@ -7,6 +7,7 @@ use std::{
     io::{self, PipeWriter, Read as _},
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
+    time::Duration,
 };
 
 use nix::{
@@ -17,6 +18,10 @@ use nix::{
 };
 
 use super::cgroup::{self, Cgroup};
+
+/// Seconds that sockets of a scope may outlive it before they are left to the next `egress`: the kernel gives up an
+/// orphaned connection after some minutes.
+const LINGERING: u32 = 1_200;
 
 /// The supervisor's hold on its keeper.
 #[derive(Debug)]
@@ -66,6 +71,13 @@ fn keep(supervisor_ends: io::PipeReader, cgroup: &Cgroup) -> io::Result<()> {
     supervisor_ends.read_to_end(&mut Vec::new())?;
     wait_until_empty(&path)?;
     cgroup::remove_scope(&path, &pins);
+    for _ in 0..LINGERING {
+        if cgroup::unpin_once_dead(&pins) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    cgroup::remove_parents(&path, &pins);
     Ok(())
 }
 
