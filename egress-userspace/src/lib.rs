@@ -11,3 +11,4 @@ pub mod explain;
 pub mod observe;
 pub mod policy;
 pub mod scope;
+pub mod why;

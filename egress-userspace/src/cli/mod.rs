@@ -4,6 +4,7 @@ mod detect;
 mod exit;
 mod policy;
 mod run;
+mod why;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -21,6 +22,10 @@ struct Cli {
 enum Command {
     /// Run a command in a scope of its own: it reaches what the policy names and nothing else.
     Run(run::Run),
+    /// Say why something was refused, from the events of a run; needs no root.
+    ///
+    /// Exit code: 0 found, 1 nothing matches, 2 wrong usage or an unreadable file.
+    Why(why::Why),
     /// Work with policy files; needs neither root nor a kernel with BPF.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -40,6 +45,7 @@ enum Output {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Why(arguments) => why::main(&arguments),
         Command::Policy(command) => policy::main(command),
     }
 }
