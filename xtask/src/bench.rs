@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: what enforcement costs. Prints a table, writes target/bench.json; a target that is missed is
-//! reported, not an error. Sections are independent: one that cannot be measured says why and fails the whole.
+//! `cargo xtask bench`: what enforcement costs. Prints a table, writes target/bench.json (of single sections,
+//! target/bench-SECTION.json); a target that is missed is reported, not an error. Sections are independent: one that
+//! cannot be measured says why and fails the whole.
 
+mod dns;
 mod kernel;
 pub(crate) mod load;
 mod report;
@@ -31,10 +33,10 @@ struct Bench {
 /// Measures the sections named, or all.
 pub(crate) fn bench(sections: &[&str]) -> Result<()> {
     type Section = fn(&Bench) -> Result<Vec<Row>>;
-    const SECTIONS: [(&str, Section); 3] =
-        [("kernel", kernel::rows), ("start", start::rows), ("traffic", traffic::rows)];
+    const SECTIONS: [(&str, Section); 4] =
+        [("kernel", kernel::rows), ("start", start::rows), ("traffic", traffic::rows), ("dns", dns::rows)];
     if let Some(unknown) = sections.iter().find(|name| SECTIONS.iter().all(|(known, _)| known != *name)) {
-        bail!("no such section: `{unknown}`; there are kernel, start and traffic");
+        bail!("no such section: `{unknown}`; there are kernel, start, traffic and dns");
     }
     if !run::is_root() {
         bail!("enforcement is measured by enforcing: run this as root (sudo cargo xtask bench)");
@@ -49,7 +51,8 @@ pub(crate) fn bench(sections: &[&str]) -> Result<()> {
         rows.extend(section(&bench).with_context(|| format!("section {name}"))?);
     }
     print!("{}", report::table(&rows));
-    let file = run::target_dir().join("bench.json");
+    let name: String = ["bench"].iter().chain(sections).copied().collect::<Vec<_>>().join("-");
+    let file = run::target_dir().join(name + ".json");
     fs::write(&file, report::json(&rows)).with_context(|| format!("cannot write {}", file.display()))?;
     println!("\n{}", file.display());
     Ok(())

@@ -24,7 +24,7 @@ Usage: cargo xtask TASK
   demo              watch an agent leak a document, and fail to with `egress` (root)
   test [FILTER]     run all tests, or those with FILTER in their name (root)
   lint              format, clippy on both sides, documentation; warnings are errors
-  bench [SECTION]…  what enforcement costs: kernel, start, traffic (root)
+  bench [SECTION]…  what enforcement costs: kernel, start, traffic, dns (root)
   build-ebpf        build the kernel side alone; print its path and size
   build [--debug]   build `egress`, one static binary (release, unless --debug)
 ";

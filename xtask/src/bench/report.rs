@@ -9,6 +9,8 @@ pub(crate) enum Target {
     Total(f64),
     /// More than without.
     Over(f64),
+    /// At least as much as without, of what there cannot be too much.
+    NoLess,
 }
 
 /// A figure, measured once without and once with enforcement where that makes sense.
@@ -18,7 +20,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// In what.
     pub(crate) unit: &'static str,
-    /// Without `egress`; inside the kernel, of a program that does nothing.
+    /// Without `egress`; inside the kernel, of a program that does nothing; or what the name says it is beside.
     pub(crate) without: Option<f64>,
     /// With it.
     pub(crate) with: f64,
@@ -31,6 +33,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Total(most) => write!(f, "<= {most}"),
             Self::Over(most) => write!(f, "+ <= {most}"),
+            Self::NoLess => write!(f, "ratio >= 1"),
         }
     }
 }
@@ -44,6 +47,7 @@ impl Row {
         self.target.map(|target| match target {
             Target::Total(most) => self.with <= most,
             Target::Over(most) => self.with - self.without.unwrap_or(0.0) <= most,
+            Target::NoLess => self.with >= self.without.unwrap_or(f64::INFINITY),
         })
     }
 }
@@ -51,7 +55,7 @@ impl Row {
 /// A table with one line a figure.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text =
-        format!("\n{:<44}{:>10}{:>12}{:>12}{:>8}{:>10}\n", "", "unit", "without", "with", "ratio", "target");
+        format!("\n{:<44}{:>10}{:>12}{:>12}{:>8}{:>12}\n", "", "unit", "without", "with", "ratio", "target");
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
     for row in rows {
         let ratio = row.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
@@ -60,7 +64,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:<44}{:>10}{:>12}{:>12}{ratio:>8}{target:>10}{verdict}",
+            "{:<44}{:>10}{:>12}{:>12}{ratio:>8}{target:>12}{verdict}",
             row.name,
             row.unit,
             number(row.without),
@@ -114,6 +118,9 @@ mod tests {
         let over = Row { target: Some(Target::Over(60.0)), ..row(62.0, None) };
         assert_eq!(over.met(), Some(true));
         assert_eq!(Row { with: 62.1, ..over }.met(), Some(false));
+        let no_less = Row { target: Some(Target::NoLess), ..row(2.0, None) };
+        assert_eq!(no_less.met(), Some(true));
+        assert_eq!(Row { with: 1.9, ..no_less }.met(), Some(false));
         assert!(table(&[row(151.0, Some(150.0))]).contains("MISSED"));
     }
 
