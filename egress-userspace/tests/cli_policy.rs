@@ -158,7 +158,7 @@ fn explain_says_what_came_nearest() {
       rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
       question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
       note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
-      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute
+      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute, with 360 questions to name servers for all names
     deny a.packages.example:80/tcp: no rule covers it
       question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
       nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): covers the name, but only on 443,8443/tcp
@@ -179,7 +179,7 @@ fn explain_says_what_came_nearest() {
       rule: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11)
       question: asked upstream, for A, CNAME, AAAA, SVCB, HTTPS
       note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
-      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute
+      note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute, with 360 questions to name servers for all names
     deny admin.packages.example:443/tcp: a rule under `deny:` covers the name or one that it is an alias of
       rule: deny host admin.packages.example (policies/internal-services.yaml:21)
       question: answered with NXDOMAIN (deny-rule)
@@ -247,7 +247,7 @@ fn explain_as_json() {
           "nearest": [],
           "notes": [
             "holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones",
-            "a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute"
+            "a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute, with 360 questions to name servers for all names"
           ],
           "question": {
             "answer": "asked upstream, for A, CNAME, AAAA, SVCB, HTTPS",

@@ -121,7 +121,7 @@ pub(crate) fn storm(server: SocketAddr, name: &str, kind: &str, count: u16, port
     Ok(())
 }
 
-/// Asks for one name `count` times, one after the other, and connects to all that each answer says.
+/// Asks for one name `count` times, a little over a second after the other, and connects to all that each answer says.
 pub(crate) fn follow(server: SocketAddr, name: &str, kind: &str, count: u16, port: u16) -> Done {
     let socket = datagram(server)?;
     let mut met = std::collections::BTreeSet::new();
@@ -134,6 +134,7 @@ pub(crate) fn follow(server: SocketAddr, name: &str, kind: &str, count: u16, por
             return Err(libc::ENODATA);
         }
         met.extend(connect_to_all(&reply, port)?);
+        std::thread::sleep(Duration::from_millis(1_020));
     }
     println!("> met {}", met.len());
     Ok(())

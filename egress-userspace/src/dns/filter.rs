@@ -139,6 +139,18 @@ impl Filter {
         Ruling::Ask { rules, rule }
     }
 
+    /// Admits an exchange about a name with these rules, or says which bound it oversteps. Only what a wildcard alone allows
+    /// counts.
+    ///
+    /// # Errors
+    /// [`DnsReason::RateBound`].
+    pub fn admit_exchange(&mut self, rules: &[HostRule], now: u64) -> Result<(), DnsReason> {
+        match rules.first() {
+            Some(rule) if is_wildcard(rules) => self.guard.admit_exchange(rule.id, now),
+            _ => Ok(()),
+        }
+    }
+
     /// The allow rules that cover a name in the form of [`super::message::QName::text`], and the closest of them; bounds
     /// and deny rules are not looked at.
     pub fn rules(&self, name: &str) -> Option<(Arc<[HostRule]>, RuleId)> {
@@ -166,6 +178,11 @@ impl Filter {
             .into_iter()
             .any(|base| is_localhost(base) || (self.denied(base).is_none() && self.listed(base).is_some()))
     }
+}
+
+/// Whether of the rules that cover a name, closest first, only wildcards do.
+pub fn is_wildcard(rules: &[HostRule]) -> bool {
+    rules.first().is_some_and(|rule| rule.host.starts_with("*."))
 }
 
 fn refuse(reason: DnsReason, rule: Option<RuleId>) -> Ruling {

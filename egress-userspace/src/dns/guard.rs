@@ -1,5 +1,5 @@
-//! Bounds on names that only a wildcard allows, each of which could carry data out: how long, and how many new ones a
-//! minute. Holds bounded memory.
+//! Bounds on names that only a wildcard allows, each of which could carry data out: how long, how many new ones a minute,
+//! and how many exchanges about known ones. Holds bounded memory.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
@@ -14,11 +14,11 @@ use crate::policy::Bounds;
 /// Names that are remembered as known; of more, the oldest are forgotten and count as new again.
 const REMEMBERED: usize = 16_384;
 
-/// The time in which new names are counted, in nanoseconds.
+/// The time in which new names and exchanges are counted, in nanoseconds.
 const MINUTE: u64 = 60_000_000_000;
 
-/// New names of so many nanoseconds are counted as one number, and as if the last of them had come at the end: never too
-/// few count, and memory does not follow their number.
+/// What comes within so many nanoseconds is counted as one number, and as if the last of it had come at the end: never too
+/// little counts, and memory does not follow the number.
 const STEP: u64 = 100_000_000;
 
 /// The bound that a name oversteps by its length. `suffix` is that of the wildcard, whose labels are the policy's own
@@ -37,7 +37,7 @@ fn length(label: &str) -> usize {
     label.len() - 3 * label.bytes().filter(|byte| *byte == b'\\').count()
 }
 
-/// Counts new names by rule.
+/// Counts new names and exchanges by rule.
 #[derive(Debug)]
 pub(super) struct Guard {
     bounds: Bounds,
@@ -46,9 +46,11 @@ pub(super) struct Guard {
     order: VecDeque<u64>,
     /// The new names of the last minute.
     recent: HashMap<RuleId, Recent>,
+    /// The exchanges of the last minute.
+    exchanges: HashMap<RuleId, Recent>,
 }
 
-/// How many new names came, by step.
+/// How many came, by step.
 #[derive(Debug, Default)]
 struct Recent {
     steps: VecDeque<(u64, u32)>,
@@ -84,6 +86,7 @@ impl Guard {
             known: HashSet::new(),
             order: VecDeque::new(),
             recent: HashMap::new(),
+            exchanges: HashMap::new(),
         }
     }
 
@@ -108,6 +111,12 @@ impl Guard {
         }
         self.remember(hash);
         Ok(())
+    }
+
+    /// Counts an exchange about a name of a rule's wildcard unless that would be too many.
+    pub(super) fn admit_exchange(&mut self, rule: RuleId, now: u64) -> Result<(), DnsReason> {
+        let admitted = self.exchanges.entry(rule).or_default().admit(now, self.bounds.exchanges());
+        if admitted { Ok(()) } else { Err(DnsReason::RateBound) }
     }
 
     fn remember(&mut self, hash: u64) {
@@ -165,6 +174,18 @@ mod tests {
         assert_eq!(admit(1, "f.x", MINUTE + STEP), Err(DnsReason::RateBound));
         assert_eq!(admit(1, "f.x", MINUTE + 2 * STEP - 1), Err(DnsReason::RateBound));
         assert_eq!(admit(1, "f.x", MINUTE + 2 * STEP), Ok(()));
+    }
+
+    #[test]
+    fn the_exchanges_of_a_rule_end_and_come_back() {
+        // Mutations seen to fail here: one count for all rules; one count with the new names.
+        let mut guard = Guard::new(BOUNDS);
+        for _ in 0..90 {
+            assert_eq!(guard.admit_exchange(1, 0), Ok(()));
+        }
+        assert_eq!(guard.admit_exchange(1, MINUTE + STEP - 1), Err(DnsReason::RateBound));
+        assert_eq!((guard.admit_exchange(2, 0), guard.admit(1, ".x", "a.x", 0)), (Ok(()), Ok(())));
+        assert_eq!(guard.admit_exchange(1, MINUTE + STEP), Ok(()));
     }
 
     #[test]

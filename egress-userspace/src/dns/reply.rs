@@ -88,9 +88,10 @@ pub fn extended_error(reason: DnsReason) -> Option<(u16, &'static str)> {
         DnsReason::Class => (BLOCKED, "blocked by egress policy: class other than IN"),
         DnsReason::LabelBound => (BLOCKED, "blocked by egress policy: label longer than dns.wildcard.label"),
         DnsReason::NameBound => (BLOCKED, "blocked by egress policy: name longer than dns.wildcard.name"),
-        DnsReason::RateBound => {
-            (BLOCKED, "blocked by egress policy: more new names than dns.wildcard.new-names")
-        }
+        DnsReason::RateBound => (
+            BLOCKED,
+            "blocked by egress policy: more new names or questions than dns.wildcard.new-names allows",
+        ),
         DnsReason::Rebinding => (BLOCKED, "blocked by egress policy: private or special address"),
         DnsReason::NoListener => {
             (PROHIBITED, "blocked by egress policy: no listener in this network namespace")

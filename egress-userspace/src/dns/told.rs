@@ -25,7 +25,7 @@ pub enum DnsReason {
     LabelBound,
     /// … is longer than `dns.wildcard.name`.
     NameBound,
-    /// … would be one more new name this minute than `dns.wildcard.new-names`.
+    /// … would be one more new name this minute than `dns.wildcard.new-names`, or one more exchange than goes with it.
     RateBound,
     /// A listed name with a search suffix behind it: a client's own guess, no attempt.
     Search,
@@ -97,7 +97,7 @@ impl DnsReason {
                 "only a wildcard allows the name, and it is longer than `dns: wildcard: name:`"
             }
             Self::RateBound => {
-                "only a wildcard allows the name, and more new names than `dns: wildcard: new-names:` were asked this minute"
+                "only a wildcard allows the name, and this minute more new names or questions were asked than `dns: wildcard: new-names:` allows"
             }
             Self::Search => "it is a listed name with a search suffix behind it",
             Self::Rebinding => "every address of the answer is one that the name may not have",

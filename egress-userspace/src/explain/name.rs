@@ -114,10 +114,11 @@ fn resolved(compiled: &Compiled, rule: RuleId) -> String {
 /// The bounds on a name that only a wildcard allows.
 fn bounded(compiled: &Compiled, asked: &Asked) -> Option<String> {
     let Bounds { label, name: longest, new_names } = compiled.dns.wildcard;
+    let exchanges = compiled.dns.wildcard.exchanges();
     asked.wildcard().map(|_| {
         format!(
             "a wildcard allows it: within dns.wildcard labels may have {label} bytes, names {longest}, and {new_names} \
-             new names are asked a minute"
+             new names are asked a minute, with {exchanges} questions to name servers for all names"
         )
     })
 }

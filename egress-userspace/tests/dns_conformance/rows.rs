@@ -188,7 +188,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("a refused type says why", WWW, "www.example TXT edns=1232", "",
         "REFUSED | edns=1232 ede=15:blocked by egress policy: query type not listed", "type by 1"),
     row("a bound says which", "allow *.packages.example; new 0", "a.packages.example A edns=512", "",
-        "NXDOMAIN | edns=1232 ede=15:blocked by egress policy: more new names than dns.wildcard.new-names",
+        "NXDOMAIN | edns=1232 ede=15:blocked by egress policy: more new names or questions than \
+         dns.wildcard.new-names allows",
         "rate-bound by 1"),
     // Answers: aliases.
     row("a chain in order", WWW, "WWW.example A",

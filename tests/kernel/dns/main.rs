@@ -42,7 +42,7 @@ const ZONE: &str = "
     zero.listed.example       0  A     203.0.113.11
     second.listed.example     1  A     203.0.113.12
     five.listed.example       5  A     203.0.113.13
-    rotating.listed.example   0  POOL  2001:db8:500:: 500 4
+    rotating.listed.example   0  POOL  2001:db8:500:: 500 15
     slow.listed.example       60 A     203.0.113.14
     slow.listed.example       ! delay 400
     broken.listed.example     ! fail 2

@@ -23,7 +23,7 @@ use crate::{
         answer::{self, Answer, Terms},
         cache::{Cache, Kept, Key},
         clock::Clock,
-        filter::{Filter, Local, Ruling},
+        filter::{Filter, Local, Ruling, is_wildcard},
         hosts::Hosts,
         message::{self, Incoming, Question},
         names::NameBook,
@@ -61,6 +61,10 @@ const PREFERENCE: Duration = Duration::from_secs(30);
 
 /// Who waits longer than an exchange may take, by this much, is told that there is no answer.
 const SLACK: Duration = Duration::from_secs(1);
+
+/// An answer is given again for at least so many seconds, whatever its time to live: a client that has known names asked
+/// for again and again must not tell something by their order. The first is for names that only a wildcard allows.
+const REUSE: (u32, u32) = (5, 1);
 
 /// That there was no answer is known for this long (RFC 9520 §3.2), in seconds: a client cannot make us ask in a loop.
 const FAILURE: u32 = 1;
@@ -227,13 +231,31 @@ impl<C: Clock> Desk<C> {
         }
         if let Some(kept) = self.cache.get(name, waiter.question.query_type, opens, now) {
             let kept = kept.clone();
-            if kept.answer.reason == DnsReason::Upstream {
-                return self.fail(&waiter, DnsReason::Upstream, now);
+            if matches!(kept.answer.reason, DnsReason::Upstream | DnsReason::NoPermit) {
+                return self.fail(&waiter, kept.answer.reason, now);
             }
             let age = u32::try_from((now - kept.since) / SECOND).unwrap_or(u32::MAX);
             return self.reply(&waiter, &kept.answer, longest(kept.open_until, now), age, now);
         }
-        self.wait(waiter, rules, now);
+        let key = key_of(&waiter, opens);
+        if opens
+            && !self.flights.contains_key(&key)
+            && let Err(reason) = self.filter.admit_exchange(&rules, now)
+        {
+            return self.over_bound(waiter, reason, now, table);
+        }
+        self.wait(waiter, key, rules, now);
+    }
+
+    /// Refuses an exchange too many; in audit mode it takes place, as for a name that is refused.
+    fn over_bound(&mut self, mut waiter: Waiter, reason: DnsReason, now: u64, table: &mut impl PermitTable) {
+        let verdict = if self.compiled.audit { Verdict::Audit } else { Verdict::Deny };
+        waiter.ruled = Ruled { verdict, reason, ..waiter.ruled };
+        if self.compiled.audit {
+            return self.answer_or_ask(waiter, Arc::new([]), now, table);
+        }
+        let rcode = reply::refusal_code(reason, self.compiled.dns.refusal);
+        self.refuse(&waiter, rcode, now);
     }
 
     /// What the hosts file says of a name, without the addresses that no rule may have.
@@ -256,8 +278,7 @@ impl<C: Clock> Desk<C> {
     }
 
     /// Lets a client wait for an exchange, which is started if there is none.
-    fn wait(&mut self, waiter: Waiter, rules: Arc<[HostRule]>, now: u64) {
-        let key = key_of(&waiter, waiter.ruled.verdict == Verdict::Allow);
+    fn wait(&mut self, waiter: Waiter, key: Key, rules: Arc<[HostRule]>, now: u64) {
         let started =
             self.waiting < MAX_WAITING && (self.flights.contains_key(&key) || self.start(&key, rules, now));
         match self.flights.get_mut(&key) {
@@ -304,8 +325,7 @@ impl<C: Clock> Desk<C> {
             }
             Err(error) => {
                 flight.waiters.iter().for_each(|waiter| self.fail(waiter, DnsReason::Upstream, now));
-                let failed = Rc::new(Answer::empty(rcode::SERVFAIL, DnsReason::Upstream, FAILURE));
-                self.keep(&key, &failed, FAILURE, u64::MAX, now);
+                self.keep_failure(&key, DnsReason::Upstream, now);
                 if flight.watched {
                     self.watch_finished(&key, Err(error), now);
                 }
@@ -340,16 +360,25 @@ impl<C: Clock> Desk<C> {
             Err(outcome) => {
                 self.happened.push(Happened::Names(outcome));
                 waiters.iter().for_each(|waiter| self.fail(waiter, DnsReason::NoPermit, now));
+                if answer.reason != DnsReason::Local {
+                    self.keep_failure(key, DnsReason::NoPermit, now);
+                }
                 return None;
             }
         };
         let cap = longest(open_until, now);
         waiters.iter().for_each(|waiter| self.reply(waiter, answer, cap, 0, now));
-        let seconds = answer.ttl.min(if answer.records.is_empty() { NEGATIVE } else { cap });
-        if seconds > 0 && answer.reason != DnsReason::Local {
-            self.keep(key, answer, seconds, open_until, now);
+        if answer.reason != DnsReason::Local {
+            let seconds = answer.ttl.min(if answer.records.is_empty() { NEGATIVE } else { cap });
+            let least = if is_wildcard(rules) { REUSE.0 } else { REUSE.1 };
+            self.keep(key, answer, seconds.max(least), open_until, now);
         }
         Some(open_until)
+    }
+
+    fn keep_failure(&mut self, key: &Key, reason: DnsReason, now: u64) {
+        let failed = Rc::new(Answer::empty(rcode::SERVFAIL, reason, FAILURE));
+        self.keep(key, &failed, FAILURE, u64::MAX, now);
     }
 
     fn keep(&mut self, key: &Key, answer: &Rc<Answer>, seconds: u32, open_until: u64, now: u64) {
