@@ -258,6 +258,15 @@ impl Observer for Printer {
         }
     }
 
+    fn lost(&mut self, questions: u64) {
+        if self.tally.lost(questions) {
+            self.text.note(&format!(
+                "egress: questions lost in a full buffer: {questions}; nobody answered them, and nothing of them left \
+                 (the summary counts all)"
+            ));
+        }
+    }
+
     fn event(&mut self, bytes: &[u8], names: &NameBook) {
         match self.enricher.record(bytes, names) {
             Ok(record) => {

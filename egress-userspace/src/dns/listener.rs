@@ -38,6 +38,17 @@ pub(super) struct Udp {
     pub(super) port: u16,
     /// Whether it is on `::1`.
     pub(super) v6: bool,
+    /// Datagrams that the kernel has dropped since it was opened, as far as [`Udp::lost`] knows.
+    dropped: u32,
+}
+
+impl Udp {
+    /// Datagrams that the kernel has dropped since the last call: its buffer was full.
+    fn lost(&mut self) -> u64 {
+        let dropped = dropped(self.socket.as_fd()).unwrap_or(self.dropped);
+        let lost = dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped));
+        lost.into()
+    }
 }
 
 /// The sockets of a network namespace.
@@ -92,7 +103,7 @@ impl Listener {
         for v6 in [false, true] {
             for port in base..=last {
                 match bound(SockType::Datagram, port, v6) {
-                    Ok(socket) => udp.push(Udp { socket, port, v6 }),
+                    Ok(socket) => udp.push(Udp { socket, port, v6, dropped: 0 }),
                     Err(error) if v6 && no_ipv6(&error) => break,
                     Err(error) => return Err(error),
                 }
@@ -122,6 +133,11 @@ impl Listener {
     /// Its first port.
     pub fn base(&self) -> u16 {
         self.base
+    }
+
+    /// Questions that have got lost in full buffers since the last call.
+    pub(super) fn lost(&mut self) -> u64 {
+        self.udp.iter_mut().map(Udp::lost).sum()
     }
 
     /// Whether the loopback interface was up when it was opened; if not, no question reaches it.
@@ -163,6 +179,26 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> Option<u64> {
     };
     (result == 0).then_some(cookie)
 }
+
+/// Datagrams that the kernel has dropped at a socket, modulo 2^32; `None` before Linux 4.12.
+fn dropped(socket: BorrowedFd<'_>) -> Option<u32> {
+    let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&values)).ok()?;
+    // SAFETY: the values are ours and as long as said.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length as usize == size_of_val(&values)).then(|| values[SK_MEMINFO_DROPS])
+}
+
+/// Index into what `SO_MEMINFO` gives (`linux/sock_diag.h`).
+const SK_MEMINFO_DROPS: usize = 8;
 
 /// Cookie of the current network namespace; `None` before Linux 5.14.
 pub fn own_netns_cookie() -> Option<u64> {

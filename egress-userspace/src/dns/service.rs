@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// And this often otherwise: they stand still while the machine sleeps, permits do not.
 const LONG_TICK: Duration = Duration::from_secs(15);
 
+/// Rounds in which what clients have sent before the end is taken: more than buffers hold.
+const LAST_ROUNDS: usize = 8_192;
+
 /// Exchanges taken at a time that are over.
 const FINISHED: usize = 256;
 
@@ -70,6 +73,8 @@ pub enum Happened {
     /// The listener of this network namespace was closed because nobody used it; its entry in the table of listeners is
     /// to be removed, so that the next question brings an [`Arrival`].
     Closed(u64),
+    /// So many questions got lost in a full buffer: nobody answered them, and nothing of them left the host.
+    Lost(u64),
 }
 
 /// Answers the questions of one scope.
@@ -141,8 +146,19 @@ impl<C: Clock> Service<C> {
         std::mem::take(&mut self.desk.happened)
     }
 
-    /// What is left to be told when the service ends.
-    pub fn leave(&mut self) -> Vec<Happened> {
+    /// Ends the service: what was sent to it is still refused or answered, as far as nobody has to be asked, and who waits is
+    /// told that there is no answer. What is left to be told.
+    pub fn leave(&mut self, table: &mut impl PermitTable, askers: &mut impl Askers) -> Vec<Happened> {
+        for _ in 0..LAST_ROUNDS {
+            if !self.sockets.is_ready() {
+                break;
+            }
+            self.sockets.serve(askers, &mut Counter { desk: &mut self.desk, table });
+            self.deliver();
+        }
+        self.desk.give_up();
+        self.deliver();
+        self.count_lost();
         std::mem::take(&mut self.desk.happened)
     }
 
@@ -184,7 +200,15 @@ impl<C: Clock> Service<C> {
     fn tick(&mut self, table: &mut impl PermitTable) {
         self.desk.tick(table);
         self.desk.happened.extend(self.sockets.tick().into_iter().map(Happened::Closed));
+        self.count_lost();
         self.tick_at = Instant::now() + LONG_TICK;
+    }
+
+    fn count_lost(&mut self) {
+        let lost = self.sockets.take_lost();
+        if lost > 0 {
+            self.desk.happened.push(Happened::Lost(lost));
+        }
     }
 
     /// A timer that has come to matter meanwhile is not waited for too long.

@@ -108,6 +108,8 @@ pub(super) struct Sockets {
     /// Namespaces with something in their outbox.
     unsent: Vec<u64>,
     next_token: u64,
+    /// Questions that have got lost at listeners that are closed.
+    lost: u64,
     /// The last round may have left something.
     more: bool,
     ready: Vec<(u64, EpollFlags)>,
@@ -129,6 +131,7 @@ impl Sockets {
             resumable: Vec::new(),
             unsent: Vec::new(),
             next_token: 0,
+            lost: 0,
             more: false,
             ready: Vec::with_capacity(READY),
             batch: Batch::new(),
@@ -183,7 +186,8 @@ impl Sockets {
 
     /// Closes a listener and its connections; closing a socket takes it out of the epoll instance.
     pub(super) fn close(&mut self, netns: u64) {
-        if let Some(opened) = self.listeners.remove(&netns) {
+        if let Some(mut opened) = self.listeners.remove(&netns) {
+            self.lost += opened.listener.lost();
             for token in opened.tokens {
                 self.sources.remove(&token);
             }
@@ -220,16 +224,17 @@ impl Sockets {
             let Ok(mut guard) = self.poll.readable().await else {
                 return std::future::pending().await;
             };
-            let mut events = [EpollEvent::empty(); READY];
-            let count = guard.get_inner().0.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-            if count > 0 {
-                self.ready.clear();
-                self.ready.extend(events[..count].iter().map(|event| (event.data(), event.events())));
+            if look(guard.get_inner(), &mut self.ready) {
                 return;
             }
             self.more = false;
             guard.clear_ready();
         }
+    }
+
+    /// As [`Sockets::ready`], without waiting; whether there is anything.
+    pub(super) fn is_ready(&mut self) -> bool {
+        look(self.poll.get_ref(), &mut self.ready) || !self.resumable.is_empty()
     }
 
     /// Reads and writes what [`Sockets::ready`] found: at most a batch for each socket.
@@ -420,8 +425,23 @@ impl Sockets {
         unused
     }
 
+    /// Questions that have got lost in full buffers since the last call.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        let open: u64 = self.listeners.values_mut().map(|opened| opened.listener.lost()).sum();
+        open + std::mem::take(&mut self.lost)
+    }
+
     /// Whether [`Sockets::tick`] has something to look after soon.
     pub(super) fn has_connections(&self) -> bool {
         !self.connections.is_empty()
     }
+}
+
+/// Notes the sockets that have something to read or write; whether there is any.
+fn look(poll: &Poll, ready: &mut Vec<(u64, EpollFlags)>) -> bool {
+    let mut events = [EpollEvent::empty(); READY];
+    let count = poll.0.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+    ready.clear();
+    ready.extend(events[..count].iter().map(|event| (event.data(), event.events())));
+    count > 0
 }

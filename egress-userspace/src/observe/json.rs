@@ -216,6 +216,7 @@ struct SummaryLine<'a> {
     questions: &'a [super::summary::QuestionCount],
     refused_names: &'a [super::summary::RefusedName],
     refused_names_others: u64,
+    questions_lost: u64,
 }
 
 /// The line of a run's beginning.
@@ -317,6 +318,7 @@ pub fn summary_line(summary: &Summary, time: u64) -> Vec<u8> {
         questions: &summary.questions,
         refused_names: &summary.refused_names,
         refused_names_others: summary.refused_names_others,
+        questions_lost: summary.questions_lost,
     })
 }
 

@@ -29,6 +29,7 @@ pub struct Tally {
     questions: BTreeMap<(Verdict, DnsReason), u64>,
     refused_names: BTreeMap<String, u64>,
     refused_beyond: u64,
+    questions_lost: u64,
 }
 
 /// Exact numbers of one verdict.
@@ -109,6 +110,8 @@ pub struct Summary {
     pub refused_names: Vec<RefusedName>,
     /// Questions for other refused names.
     pub refused_names_others: u64,
+    /// Questions that got lost in a full buffer: they are in no other number.
+    pub questions_lost: u64,
 }
 
 impl Tally {
@@ -143,6 +146,13 @@ impl Tally {
         }
     }
 
+    /// Counts questions that got lost; true for the first, which are worth a line at once.
+    pub fn lost(&mut self, questions: u64) -> bool {
+        let first = self.questions_lost == 0 && questions > 0;
+        self.questions_lost += questions;
+        first
+    }
+
     /// Counts an event that could not be read; true for the first, which is worth a line at once.
     pub fn undecodable(&mut self, error: DecodeError) -> bool {
         self.undecodable += 1;
@@ -172,6 +182,7 @@ impl Tally {
             questions: self.question_counts(),
             refused_names,
             refused_names_others,
+            questions_lost: self.questions_lost,
         }
     }
 
@@ -282,7 +293,7 @@ impl Summary {
                 _ => &mut refused,
             } += count;
         }
-        if answered + refused + audited + failures == 0 {
+        if answered + refused + audited + failures + self.questions_lost == 0 {
             return None;
         }
         let mut line = format!("egress: questions for names: {refused} refused, {answered} answered");
@@ -291,6 +302,9 @@ impl Summary {
         }
         if failures > 0 {
             line.push_str(&format!(", {failures} failed"));
+        }
+        if self.questions_lost > 0 {
+            line.push_str(&format!(", {} lost in a full buffer and not answered", self.questions_lost));
         }
         Some(line)
     }

@@ -129,6 +129,8 @@ pub trait Observer {
     fn event(&mut self, bytes: &[u8], names: &NameBook);
     /// A question of the command's, and what came of it.
     fn dns(&mut self, told: &Told);
+    /// So many more questions of the command's got lost in a full buffer, unanswered; nothing of them left.
+    fn lost(&mut self, questions: u64);
     /// Called soon after an event, and again when it asked to be; gives when that is, if something waits to be told.
     fn tick(&mut self) -> Option<std::time::Instant>;
     /// The command has ended; `left` are the processes that go on in the scope.
@@ -227,7 +229,7 @@ async fn supervise(
     };
     while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
     questions.end(&scope.engine);
-    tell(service.leave(), observer);
+    tell(service.leave(&mut table, &mut askers), observer);
     observer.ended(scope, &scope.cgroup().processes());
     Ok(status)
 }
@@ -238,6 +240,7 @@ fn tell(happened: Vec<Happened>, observer: &mut impl Observer) {
             Happened::Told(told) => observer.dns(&told),
             Happened::Names(outcome) => observer.names(&[outcome]),
             Happened::Closed(_) => {}
+            Happened::Lost(questions) => observer.lost(questions),
         }
     }
 }

@@ -334,6 +334,15 @@ impl<C: Clock> Desk<C> {
         self.start_due(now, table);
     }
 
+    /// Tells all who wait that there is no answer.
+    pub(super) fn give_up(&mut self) {
+        let now = self.clock.now();
+        for (_, flight) in std::mem::take(&mut self.flights) {
+            flight.waiters.iter().for_each(|waiter| self.fail(waiter, DnsReason::Upstream, now));
+        }
+        self.waiting = 0;
+    }
+
     /// Takes exchanges that are over already, up to a bound.
     pub(super) fn collect(&mut self, most: usize, table: &mut impl PermitTable) {
         for _ in 0..most {

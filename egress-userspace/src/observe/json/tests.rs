@@ -215,6 +215,7 @@ fn the_summary_is_one_line() {
     tally.add(&of(&denied()));
     tally.question(&refused());
     tally.question(&answered());
+    tally.lost(6);
     let mut counters = Counters::ZERO;
     counters.attempts[0][1][1] = 5;
     counters.attempts[1][3][12] = 7;
@@ -222,7 +223,7 @@ fn the_summary_is_one_line() {
     counters.fate[0].suppressed = 3;
     counters.fate[0].dropped = 1;
     counters.fate[1].suppressed = 7;
-    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0,"questions":[{"verdict":"deny","reason":"not-listed","count":1},{"verdict":"allow","reason":"listed","count":1}],"refused_names":[{"name":"collect.attacker.example","count":1}],"refused_names_others":0}"#);
+    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0,"questions":[{"verdict":"deny","reason":"not-listed","count":1},{"verdict":"allow","reason":"listed","count":1}],"refused_names":[{"name":"collect.attacker.example","count":1}],"refused_names_others":0,"questions_lost":6}"#);
 }
 
 #[test]

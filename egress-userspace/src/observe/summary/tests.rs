@@ -82,6 +82,18 @@ fn counts_are_those_of_the_kernel() {
 }
 
 #[test]
+fn lost_questions_are_told_at_once_and_in_all() {
+    let mut tally = Tally::default();
+    assert_eq!([0, 3, 4].map(|questions| tally.lost(questions)), [false, true, false]);
+    let summary = tally.summary(&Counters::ZERO);
+    assert_eq!(summary.questions_lost, 7);
+    assert_snapshot!(summary.lines().join("\n"), @"
+    egress: 0 denied, 0 allowed
+    egress: questions for names: 0 refused, 0 answered, 7 lost in a full buffer and not answered
+    ");
+}
+
+#[test]
 fn questions_are_counted_and_refused_names_told() {
     let mut tally = Tally::default();
     let told = |reason, verdict| Told { reason, verdict, ..refused() };
