@@ -261,8 +261,8 @@ impl Observer for Printer {
     fn lost(&mut self, questions: u64) {
         if self.tally.lost(questions) {
             self.text.note(&format!(
-                "egress: questions lost in a full buffer: {questions}; nobody answered them, and nothing of them left \
-                 (the summary counts all)"
+                "egress: questions lost: {questions} (a full buffer or table, or asked from outside the scope); nobody \
+                 answered them, and nothing of them left; the summary counts all"
             ));
         }
     }

@@ -73,7 +73,8 @@ pub enum Happened {
     /// The listener of this network namespace was closed because nobody used it; its entry in the table of listeners is
     /// to be removed, so that the next question brings an [`Arrival`].
     Closed(u64),
-    /// So many questions got lost in a full buffer: nobody answered them, and nothing of them left the host.
+    /// So many questions got lost, since a buffer or the table of askers was full, or they came from outside the scope:
+    /// nobody answered them, and nothing of them left the host.
     Lost(u64),
 }
 

@@ -108,7 +108,7 @@ pub(super) struct Sockets {
     /// Namespaces with something in their outbox.
     unsent: Vec<u64>,
     next_token: u64,
-    /// Questions that have got lost at listeners that are closed.
+    /// Questions that nobody vouched for, or that got lost at listeners that are closed.
     lost: u64,
     /// The last round may have left something.
     more: bool,
@@ -272,6 +272,9 @@ impl Sockets {
             if let Some(asker) = askers.take(&key) {
                 opened.used = Instant::now();
                 take.take(bytes, Way::Udp { netns, index, to: from }, asker);
+            } else {
+                // In a flood the kernel's table forgets who asks before we look.
+                self.lost += 1;
             }
         }
     }
@@ -425,7 +428,7 @@ impl Sockets {
         unused
     }
 
-    /// Questions that have got lost in full buffers since the last call.
+    /// Questions that have got lost since the last call: in full buffers, or since nobody vouched for them.
     pub(super) fn take_lost(&mut self) -> u64 {
         let open: u64 = self.listeners.values_mut().map(|opened| opened.listener.lost()).sum();
         open + std::mem::take(&mut self.lost)

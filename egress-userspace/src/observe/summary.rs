@@ -110,7 +110,7 @@ pub struct Summary {
     pub refused_names: Vec<RefusedName>,
     /// Questions for other refused names.
     pub refused_names_others: u64,
-    /// Questions that got lost in a full buffer: they are in no other number.
+    /// Questions that got lost: they are in no other number.
     pub questions_lost: u64,
 }
 
@@ -304,7 +304,7 @@ impl Summary {
             line.push_str(&format!(", {failures} failed"));
         }
         if self.questions_lost > 0 {
-            line.push_str(&format!(", {} lost in a full buffer and not answered", self.questions_lost));
+            line.push_str(&format!(", {} lost", self.questions_lost));
         }
         Some(line)
     }

@@ -129,7 +129,7 @@ pub trait Observer {
     fn event(&mut self, bytes: &[u8], names: &NameBook);
     /// A question of the command's, and what came of it.
     fn dns(&mut self, told: &Told);
-    /// So many more questions of the command's got lost in a full buffer, unanswered; nothing of them left.
+    /// So many more questions got lost, unanswered; nothing of them left.
     fn lost(&mut self, questions: u64);
     /// Called soon after an event, and again when it asked to be; gives when that is, if something waits to be told.
     fn tick(&mut self) -> Option<std::time::Instant>;

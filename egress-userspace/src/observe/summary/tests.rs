@@ -89,7 +89,7 @@ fn lost_questions_are_told_at_once_and_in_all() {
     assert_eq!(summary.questions_lost, 7);
     assert_snapshot!(summary.lines().join("\n"), @"
     egress: 0 denied, 0 allowed
-    egress: questions for names: 0 refused, 0 answered, 7 lost in a full buffer and not answered
+    egress: questions for names: 0 refused, 0 answered, 7 lost
     ");
 }
 

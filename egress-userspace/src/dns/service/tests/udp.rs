@@ -37,7 +37,15 @@ async fn only_who_is_vouched_for_is_answered_and_once() {
         .await;
     assert_eq!(heard.1, base + 3, "from the port that was asked");
     assert_eq!((heard.0.id, heard.0.ips()), (7, vec!["192.0.2.1"]));
+    world.happened.extend(world.service.leave(&mut world.table, &mut world.askers));
+    // Mutation seen to fail here: who is not vouched for not counted.
+    assert_eq!(lost(&world.happened), 4);
     assert_eq!((world.told().len(), server.count()), (1, 1));
+}
+
+/// Number of questions that were told to be lost.
+fn lost(happened: &[Happened]) -> u64 {
+    happened.iter().map(|it| if let Happened::Lost(questions) = it { *questions } else { 0 }).sum()
 }
 
 #[tokio::test]
@@ -279,10 +287,6 @@ async fn every_question_is_told_or_counted_as_lost() {
         for id in 0..100 {
             client.send(base + 2, &message::ask(id, "b.example", A, true).unwrap()).await;
         }
-    };
-    let lost = |happened: &[Happened]| {
-        let lost = |it: &Happened| if let Happened::Lost(lost) = it { *lost } else { 0 };
-        happened.iter().map(lost).sum::<u64>()
     };
     burst().await;
     world.service.tick_at = Instant::now();
