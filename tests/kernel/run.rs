@@ -202,6 +202,36 @@ fn the_command_inherits_no_descriptors() {
     assert!(ended.stdout.starts_with("fds 0 "), "{} {}", ended.stdout, ended.stderr);
 }
 
+/// The supervisor may have more descriptors than the command, whose limits are what they were (mutation: not restored).
+#[test]
+fn the_limits_are_the_commands_own() {
+    let lab = lab();
+    let limits = "ulimit -Sn; ulimit -Hn; ulimit -l; grep 'Max open files' /proc/$PPID/limits";
+    for user in ["root", "nobody"] {
+        let run = Run::new(&lab).option(&["--user", user]);
+        let mut command = run.command(&["sh", "-c", limits]);
+        let limits = [
+            (libc::RLIMIT_NOFILE, libc::rlimit { rlim_cur: 300, rlim_max: 4_000 }),
+            (libc::RLIMIT_MEMLOCK, libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 }),
+        ];
+        let limit = move || {
+            for (resource, limit) in &limits {
+                // SAFETY: the limit is ours.
+                if unsafe { libc::setrlimit(*resource, limit) } != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: after the fork only system calls are made, and nothing is allocated.
+        unsafe { command.pre_exec(limit) };
+        let ended = run.end_of(&mut command).expect("egress runs");
+        let words: Vec<_> = ended.stdout.split_whitespace().collect();
+        let expected = ["300", "4000", "64", "Max", "open", "files", "4000", "4000", "files"];
+        assert_eq!(words, expected, "{user}: {}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_network_socket_as_standard_input_is_refused() {
     let lab = lab();

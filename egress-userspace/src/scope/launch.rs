@@ -17,7 +17,7 @@ use nix::{
     unistd::{setgroups, setresgid, setresuid},
 };
 
-use super::{cgroup, identity::Identity};
+use super::{cgroup, identity::Identity, limits::ResourceLimits};
 
 /// What a command may keep if it runs as root. Everything else, and in particular `NET_RAW`, `NET_ADMIN`, `BPF`,
 /// `PERFMON`, `SYS_ADMIN`, `SYS_PTRACE`, `SYS_MODULE`, `MKNOD` and `DAC_READ_SEARCH`, would lead out of the scope.
@@ -45,6 +45,8 @@ pub struct Launch {
     pub identity: Identity,
     /// The signal mask that it gets.
     pub mask: SigSet,
+    /// The limits that it gets.
+    pub limits: ResourceLimits,
 }
 
 /// Why a command did not start.
@@ -91,12 +93,13 @@ enum Step {
     User,
     NoNewPrivileges,
     Descriptors,
+    Limits,
     Signals,
     Exec,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Join, "join the scope's cgroup"),
         (Self::Hide, "hide cgroups and pins"),
         (Self::Capabilities, "drop capabilities"),
@@ -104,6 +107,7 @@ impl Step {
         (Self::User, "set the user"),
         (Self::NoNewPrivileges, "set no_new_privs"),
         (Self::Descriptors, "close inherited descriptors"),
+        (Self::Limits, "restore the resource limits"),
         (Self::Signals, "restore the signal mask"),
         (Self::Exec, "start the program"),
     ];
@@ -125,9 +129,9 @@ impl Launch {
         let mut command = Command::new(&program);
         command.args(&self.command[1..]);
         self.set_environment(&mut command);
-        let (identity, mask) = (self.identity.clone(), self.mask);
+        let launch = self.clone();
         // SAFETY: this process has one thread, so between fork and exec the child may allocate and lock.
-        unsafe { command.pre_exec(move || prepare(&identity, &mask, &procs, &announce)) };
+        unsafe { command.pre_exec(move || prepare(&launch, &procs, &announce)) };
         let result = command.spawn();
         drop(command);
         result.map_err(|source| match last_step(&mut steps) {
@@ -163,7 +167,8 @@ fn last_step(steps: &mut PipeReader) -> Option<Step> {
 }
 
 /// Runs in the child. The order matters: joining needs root, and no step after it can be refused by the scope.
-fn prepare(identity: &Identity, mask: &SigSet, procs: &File, mut announce: &PipeWriter) -> io::Result<()> {
+fn prepare(launch: &Launch, procs: &File, mut announce: &PipeWriter) -> io::Result<()> {
+    let identity = &launch.identity;
     for (step, _) in Step::ALL {
         announce.write_all(&[step as u8])?;
         match step {
@@ -187,7 +192,8 @@ fn prepare(identity: &Identity, mask: &SigSet, procs: &File, mut announce: &Pipe
             }
             Step::NoNewPrivileges => nix::sys::prctl::set_no_new_privs()?,
             Step::Descriptors => close_on_exec_from(3)?,
-            Step::Signals => sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)?,
+            Step::Limits => launch.limits.restore()?,
+            Step::Signals => sigprocmask(SigmaskHow::SIG_SETMASK, Some(&launch.mask), None)?,
             Step::Exec => {}
         }
     }

@@ -1,10 +1,12 @@
 //! Scopes: the cgroup that a policy applies to, and the commands that run inside.
 
 pub mod cgroup;
+
 pub mod enforced;
 pub mod identity;
 pub mod keeper;
 pub mod launch;
+pub mod limits;
 mod questions;
 pub mod run;
 pub mod signals;

@@ -21,6 +21,7 @@ use super::{
     identity::{Identity, IdentityError},
     keeper::Keeper,
     launch::{Launch, LaunchError},
+    limits::ResourceLimits,
     questions::{KernelAskers, Questions},
     signals::{Arrived, Signals},
 };
@@ -147,6 +148,7 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     }
     let identity = Identity::find(options.user.as_deref())?;
     let signals = Signals::block().map_err(RunError::io("block signals"))?;
+    let limits = ResourceLimits::raise().map_err(RunError::io("raise the limit of descriptors"))?;
     let places = Places::find()?;
     observer.cleaned_up(&clean_up(&places));
     let mut scope = EnforcedScope::close(&places, &run_name(), &options.limits)?;
@@ -155,7 +157,8 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
         .enable_all()
         .build()
         .map_err(RunError::io("start the runtime"))?;
-    let result = runtime.block_on(supervise(options, &identity, signals, &mut scope, observer));
+    let launch = Launch { command: options.command.clone(), identity, mask: signals.mask_before(), limits };
+    let result = runtime.block_on(supervise(options, &launch, signals, &mut scope, observer));
     let removed = scope.cgroup().remove_if_empty();
     keeper.release(removed);
     result
@@ -171,7 +174,7 @@ fn run_name() -> String {
 
 async fn supervise(
     options: &Options,
-    identity: &Identity,
+    launch: &Launch,
     signals: Signals,
     scope: &mut EnforcedScope,
     observer: &mut impl Observer,
@@ -184,7 +187,7 @@ async fn supervise(
         Service::new(options.settings.clone(), BootClock).map_err(RunError::io("start the DNS service"))?;
     scope.open(&options.settings.compiled, questions.port())?;
     questions.begin(&scope.engine, &mut service)?;
-    observer.enforcing(scope, identity);
+    observer.enforcing(scope, &launch.identity);
 
     let mut table = KernelPermits(scope.engine.permits()?);
     let mut askers = KernelAskers(scope.engine.askers()?);
@@ -193,11 +196,9 @@ async fn supervise(
     if let Some(signal) = signals.pending().map_err(RunError::io("read signals"))? {
         return Err(RunError::Interrupted(signal));
     }
-    if identity.uid.is_root() {
+    if launch.identity.uid.is_root() {
         service.keep_servers();
     }
-    let launch =
-        Launch { command: options.command.clone(), identity: identity.clone(), mask: signals.mask_before() };
     let mut stream = signals.into_stream().map_err(RunError::io("watch signals"))?;
     // Resolving took its time, in which somebody may have detached a program.
     scope.attachment().verify()?;
