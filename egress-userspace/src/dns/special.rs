@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn ranges_end_where_they_end() {
-        // Mutation seen to fail here: 198.18/15 taken as /16.
+        // Mutations seen to fail here: 198.18/15 taken as /16; fec0::/10 as /16; 64:ff9b:1::/48 as 64:ff9b::/32.
         for (address, plain, private) in [
             ("203.0.113.1", false, false),
             ("2001:db8::1", false, false),
@@ -112,8 +112,12 @@ mod tests {
             ("fe7f::1", false, false),
             ("fe80::1", true, true),
             ("febf::1", true, true),
-            ("fec0::1", false, false),
-            ("feff::1", false, false),
+            ("fec0::1", true, false),
+            ("feff::1", true, false),
+            ("64:ff9b:0:1::1", false, false),
+            ("64:ff9b:1::a00:1", true, false),
+            ("64:ff9b:1:ffff::1", true, false),
+            ("64:ff9b:2::1", false, false),
             ("ff00::1", true, true),
             ("fd00:ec2::254", true, true),
             ("100.100.100.200", true, true),

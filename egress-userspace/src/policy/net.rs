@@ -47,7 +47,8 @@ fn looks_like_address(name: &str) -> bool {
 }
 
 /// Whether a name may resolve to this address only under `private: true`: private use (RFC 1918, RFC 4193), shared
-/// address space (RFC 6598), benchmarking (RFC 2544, RFC 5180) and loopback.
+/// address space (RFC 6598), benchmarking (RFC 2544, RFC 5180), the former site-local range (RFC 3879), translation of
+/// IPv4 within a network (RFC 8215), where the IPv4 address can be anywhere inside, and loopback.
 pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -59,8 +60,11 @@ pub fn is_private(address: IpAddr) -> bool {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => is_private(IpAddr::V4(v4)),
             None => {
-                let benchmarking = v6.segments()[..3] == [0x2001, 2, 0];
-                v6.is_unique_local() || v6.is_loopback() || v6.is_unspecified() || benchmarking
+                let [first, second, third, ..] = v6.segments();
+                let site_local = first & 0xffc0 == 0xfec0;
+                let local =
+                    site_local || matches!((first, second, third), (0x2001, 2, 0) | (0x64, 0xff9b, 1));
+                v6.is_unique_local() || v6.is_loopback() || v6.is_unspecified() || local
             }
         },
     }
