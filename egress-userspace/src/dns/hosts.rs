@@ -52,7 +52,12 @@ impl Hosts {
 
     /// Addresses of a name in the order of the file.
     pub fn addresses(&self, name: &str) -> &[IpAddr] {
-        self.addresses.get(&normal(name)).map_or(&[], Vec::as_slice)
+        self.addresses_of_normal(&normal(name))
+    }
+
+    /// As [`Hosts::addresses`], of a name in normal form, as every question's is: without a copy of it.
+    pub(super) fn addresses_of_normal(&self, name: &str) -> &[IpAddr] {
+        self.addresses.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Names of an address, the canonical one first.

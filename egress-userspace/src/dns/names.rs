@@ -10,7 +10,7 @@ use std::{
 
 use egress_common::Address;
 
-use super::{hosts::Hosts, normal, outcome::Outcome};
+use super::{hosts::Hosts, normal};
 
 /// Most addresses without a permit that are known; the oldest go first.
 const MAX_PASSING: usize = 4_096;
@@ -94,18 +94,6 @@ impl NameBook {
             if known.opened.is_empty() {
                 self.known.remove(&oldest);
             }
-        }
-    }
-
-    /// Notes what a lookup told of addresses.
-    pub fn learn(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Opened { name, addresses, .. } => {
-                let name: Arc<str> = normal(name).into();
-                addresses.iter().for_each(|&address| self.opened(&name, address));
-            }
-            Outcome::Refused { name, address, .. } => self.note(name, *address),
-            Outcome::Failed { .. } | Outcome::Full { .. } | Outcome::Unwritable { .. } => {}
         }
     }
 

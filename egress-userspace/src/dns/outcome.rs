@@ -101,9 +101,6 @@ pub enum ResolveError {
     /// No name that can be asked for.
     #[error("not a name that DNS can carry")]
     BadName,
-    /// No random number for the question's id.
-    #[error("no random number from the kernel")]
-    NoRandom,
     /// There is nobody to ask.
     #[error("no name server is configured")]
     NoServer,

@@ -12,7 +12,7 @@ use std::{
 use egress_common::{Address, Permit, PermitKey};
 use thiserror::Error;
 
-use super::special::refusal;
+use super::{clock::nanoseconds, special::refusal};
 use crate::compile::HostRule;
 
 /// Shortest and longest time that an answer opens its addresses for.
@@ -240,11 +240,6 @@ impl Ledger {
 fn expiry(ttl: u32, now: u64) -> u64 {
     let ttl = Duration::from_secs(u64::from(ttl)).clamp(TTL.0, TTL.1);
     now.saturating_add(nanoseconds(ttl + GRACE))
-}
-
-/// As the clock counts.
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -84,13 +84,8 @@ fn search(text: &str) -> Vec<String> {
     text.lines().filter_map(suffixes).next_back().unwrap_or_default()
 }
 
-/// The configured name servers, with the zone of link-local ones as the scope id; the local host if there are none
-/// or the file cannot be read, as the C library does.
-pub fn nameservers(path: &Path) -> Vec<SocketAddr> {
-    let text = fs::read(path).unwrap_or_default();
-    parse(&String::from_utf8_lossy(&text), interface_index)
-}
-
+/// The configured name servers, with the zone of link-local ones as the scope id; the local host if there are none, as the C
+/// library does.
 fn parse(text: &str, index: impl Fn(&str) -> Option<u32>) -> Vec<SocketAddr> {
     let mut servers: Vec<SocketAddr> =
         text.lines().filter_map(|line| server(line, &index)).take(MAX_SERVERS).collect();
@@ -206,6 +201,7 @@ mod tests {
     #[test]
     fn without_servers_it_is_the_local_host() {
         assert_eq!(parsed("search a.example\n"), ["127.0.0.1:53"]);
-        assert_eq!(nameservers(Path::new("/nonexistent/resolv.conf")), [([127, 0, 0, 1], 53).into()]);
+        let (servers, _) = Watch::new("/nonexistent/resolv.conf".into()).changed().unwrap();
+        assert_eq!(servers, [([127, 0, 0, 1], 53).into()]);
     }
 }

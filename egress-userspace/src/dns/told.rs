@@ -150,3 +150,25 @@ pub struct Told {
     /// Seconds that the client may keep the answer, if it has any record.
     pub ttl: Option<u32>,
 }
+
+impl Told {
+    /// Refused for a reason, and nothing more known of the question.
+    pub fn refused(time: u64, reason: DnsReason, asker: Asker, transport: Transport) -> Self {
+        Self {
+            time,
+            verdict: Verdict::Deny,
+            reason,
+            rule: None,
+            name: String::new(),
+            query_type: 0,
+            class: 0,
+            asker,
+            transport,
+            rcode: 0,
+            addresses: Vec::new(),
+            dropped: Vec::new(),
+            aliases: Vec::new(),
+            ttl: None,
+        }
+    }
+}

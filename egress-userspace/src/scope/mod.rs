@@ -8,5 +8,6 @@ pub mod keeper;
 pub mod launch;
 pub mod limits;
 mod questions;
+mod ring;
 pub mod run;
 pub mod signals;

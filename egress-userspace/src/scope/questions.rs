@@ -9,18 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
-use egress_common::{Arrival, Asker, AskerKey, ListenerKey, Transport, Verdict};
-use tokio::{
-    io::unix::AsyncFd,
-    time::{Interval, MissedTickBehavior},
-};
+use egress_common::{Arrival, Asker, AskerKey, ListenerKey, Transport};
+use tokio::time::{Interval, MissedTickBehavior};
 use zerocopy::FromBytes as _;
 
-use super::enforced::EnforcedScope;
+use super::{enforced::EnforcedScope, ring::Ring};
 use crate::{
     dns::{
-        clock::{BootClock, Clock as _},
+        clock::{BootClock, Clock as _, nanoseconds},
         listener::{self, Listener},
         permit::PermitTable,
         service::{Askers, Happened, Service},
@@ -61,9 +57,7 @@ pub(super) struct Questions {
     closed: BTreeMap<u64, Instant>,
     /// Where none was possible yet, when that was seen, and whether for somebody who asked.
     waiting: BTreeMap<u64, (Instant, bool)>,
-    arrivals: AsyncFd<RingBuf<MapData>>,
-    /// The last look left some: the ring wakes nobody up for what it still holds.
-    more: bool,
+    arrivals: Ring,
     beat: Interval,
 }
 
@@ -72,9 +66,7 @@ impl Questions {
     pub(super) fn open(scope: &mut EnforcedScope) -> io::Result<Self> {
         let cookie = listener::own_netns_cookie();
         let own = Listener::open(None, cookie.unwrap_or(0))?;
-        let arrivals = scope.engine.take_arrivals().map_err(io::Error::other)?;
-        // SAFETY: the ring owns its descriptor and lives as long as the registration.
-        let arrivals = unsafe { AsyncFd::register(arrivals) }?;
+        let arrivals = Ring::watch(scope.engine.take_arrivals().map_err(io::Error::other)?)?;
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -86,7 +78,6 @@ impl Questions {
             closed: BTreeMap::new(),
             waiting: BTreeMap::new(),
             arrivals,
-            more: false,
             beat,
         })
     }
@@ -126,7 +117,7 @@ impl Questions {
                 self.forget_closed(&scope.engine, &happened);
                 Ok(happened)
             }
-            ready = arrived(&mut self.arrivals, self.more) => {
+            ready = self.arrivals.ready() => {
                 ready?;
                 Ok(self.take_arrivals(scope, service, table, askers))
             }
@@ -146,14 +137,10 @@ impl Questions {
         askers: &mut impl Askers,
     ) -> Vec<Happened> {
         let mut happened = Vec::new();
-        self.more = true;
         for _ in 0..AT_ONCE {
-            let Some(arrival) =
-                self.arrivals.get_mut().next().and_then(|bytes| Arrival::read_from_bytes(&bytes).ok())
-            else {
-                self.more = false;
-                break;
-            };
+            let Some(bytes) = self.arrivals.next() else { break };
+            let Ok(arrival) = Arrival::read_from_bytes(&bytes) else { continue };
+            drop(bytes);
             if let Some(told) = self.arrive(scope, service, &arrival) {
                 happened.push(Happened::Told(told));
             }
@@ -285,17 +272,17 @@ impl Questions {
 
     /// Has the kernel refuse all questions: the ports are about to be anybody's, and processes may go on in the scope.
     pub(super) fn end(&self, engine: &Engine) {
-        for &netns in &self.serving {
-            if let Err(error) = engine.set_listener(&self.key(netns), 0) {
-                tracing::warn!(netns, %error, "a DNS listener could not be closed");
-            }
-        }
+        self.set_all(engine, 0);
     }
 
     fn renew(&self, engine: &Engine) {
+        self.set_all(engine, expiry());
+    }
+
+    fn set_all(&self, engine: &Engine, expires: u64) {
         for &netns in &self.serving {
-            if let Err(error) = engine.set_listener(&self.key(netns), expiry()) {
-                tracing::warn!(netns, %error, "a DNS listener could not be renewed");
+            if let Err(error) = engine.set_listener(&self.key(netns), expires) {
+                tracing::warn!(netns, expires, %error, "a DNS listener could not be renewed or closed");
             }
         }
     }
@@ -305,17 +292,8 @@ impl Questions {
     }
 }
 
-async fn arrived(ring: &mut AsyncFd<RingBuf<MapData>>, more: bool) -> io::Result<()> {
-    if more {
-        tokio::task::yield_now().await;
-    } else {
-        ring.readable_mut().await?.clear_ready();
-    }
-    Ok(())
-}
-
 fn expiry() -> u64 {
-    BootClock.now().saturating_add(u64::try_from(LIFE.as_nanos()).unwrap_or(u64::MAX))
+    BootClock.now().saturating_add(nanoseconds(LIFE))
 }
 
 /// What tells two namespaces apart as long as both live.
@@ -325,22 +303,8 @@ fn identity(namespace: &File) -> io::Result<(u64, u64)> {
 }
 
 fn no_listener(key: &AskerKey, asker: Asker) -> Told {
-    Told {
-        time: BootClock.now(),
-        verdict: Verdict::Deny,
-        reason: DnsReason::NoListener,
-        rule: None,
-        name: String::new(),
-        query_type: 0,
-        class: 0,
-        asker,
-        transport: Transport::from_protocol(key.transport).unwrap_or(Transport::Udp),
-        rcode: 0,
-        addresses: Vec::new(),
-        dropped: Vec::new(),
-        aliases: Vec::new(),
-        ttl: None,
-    }
+    let transport = Transport::from_protocol(key.transport).unwrap_or(Transport::Udp);
+    Told::refused(BootClock.now(), DnsReason::NoListener, asker, transport)
 }
 
 /// The kernel's table of askers, as the service knows it.

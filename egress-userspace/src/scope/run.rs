@@ -8,12 +8,10 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
-use tokio::io::unix::AsyncFd;
 
 use super::{
     cgroup::{CgroupError, Places, clean_up},
@@ -23,6 +21,7 @@ use super::{
     launch::{Launch, LaunchError},
     limits::ResourceLimits,
     questions::{KernelAskers, Questions},
+    ring::Ring,
     signals::{Arrived, Signals},
 };
 use crate::{
@@ -211,7 +210,7 @@ async fn supervise(
                     break status;
                 }
             }
-            result = events.wait() => {
+            result = events.ring.ready() => {
                 result.map_err(lost(&child, "read the event ring"))?;
                 events.drain(&mut |bytes| observer.event(bytes, service.names()));
                 #[cfg(feature = "kernel-log")]
@@ -271,9 +270,7 @@ fn pass_on(signal: Signal, child: &Child) {
 
 /// The event ring, watched without busy waiting.
 struct Events {
-    ring: AsyncFd<RingBuf<MapData>>,
-    /// The last drain stopped at its bound.
-    more: bool,
+    ring: Ring,
     /// Something came since the last tick.
     fresh: bool,
     /// When the observer is to say what it has held back of that.
@@ -284,37 +281,22 @@ impl Events {
     /// Without what the self-test left, which is not of the command's making.
     fn open(scope: &mut EnforcedScope) -> Result<Self, RunError> {
         let ring = scope.engine.take_events()?;
-        // SAFETY: the ring owns its descriptor and lives as long as the registration.
-        let ring = unsafe { AsyncFd::register(ring) }
-            .map_err(|error| RunError::io("watch the event ring")(error.into()))?;
-        let mut events = Self { ring, more: false, fresh: false, tick_at: tokio::time::Instant::now() };
+        let ring = Ring::watch(ring).map_err(RunError::io("watch the event ring"))?;
+        let mut events = Self { ring, fresh: false, tick_at: tokio::time::Instant::now() };
         while events.drain(&mut |_| {}) {}
         events.fresh = false;
         Ok(events)
     }
 
-    async fn wait(&mut self) -> io::Result<()> {
-        if self.more {
-            tokio::task::yield_now().await;
-        } else {
-            self.ring.readable_mut().await?.clear_ready();
-        }
-        Ok(())
-    }
-
     /// Takes what is there, up to a bound, so that a flood leaves time for signals; whether there may be more.
     fn drain(&mut self, take: &mut dyn FnMut(&[u8])) -> bool {
-        self.more = true;
         for _ in 0..DRAIN_BOUND {
-            let Some(item) = self.ring.get_mut().next() else {
-                self.more = false;
-                break;
-            };
+            let Some(item) = self.ring.next() else { break };
             take(&item);
             drop(item);
             self.expect();
         }
-        self.more
+        self.ring.may_have_more()
     }
 
     /// Has the observer say soon what it holds back.

@@ -41,12 +41,8 @@ impl Run {
 
     fn question(mut self, told: &Told) -> Self {
         if told.verdict == Verdict::Allow {
-            self.book.learn(&Outcome::Opened {
-                name: told.name.clone(),
-                addresses: told.addresses.clone(),
-                ttl: Duration::from_secs(60),
-                missing: None,
-            });
+            let name = told.name.as_str().into();
+            told.addresses.iter().for_each(|&address| self.book.opened(&name, address));
         }
         self.line(&question_line(&asked(told)))
     }

@@ -22,13 +22,13 @@ use crate::{
     dns::{
         answer::{self, Answer, Terms},
         cache::{Cache, Kept, Key},
-        clock::Clock,
+        clock::{Clock, nanoseconds},
         filter::{Filter, Local, Ruling, is_wildcard},
         hosts::Hosts,
         message::{self, Incoming, Question},
         names::NameBook,
         outcome::Outcome,
-        permit::{Ledger, PermitError, PermitTable, nanoseconds},
+        permit::{Ledger, PermitError, PermitTable},
         reply,
         sockets::{Take, Way},
         special::refusal,
@@ -150,23 +150,8 @@ impl<C: Clock> Desk<C> {
             Incoming::Silence => false,
             Incoming::Answer { reply, rcode, reason, name, query_type, class } => {
                 self.outbox.push((way, reply));
-                let told = Told {
-                    time: now,
-                    verdict: Verdict::Deny,
-                    reason,
-                    rule: None,
-                    name,
-                    query_type,
-                    class,
-                    asker,
-                    transport: way.transport(),
-                    rcode,
-                    addresses: Vec::new(),
-                    dropped: Vec::new(),
-                    aliases: Vec::new(),
-                    ttl: None,
-                };
-                self.happened.push(Happened::Told(told));
+                let told = Told::refused(now, reason, asker, way.transport());
+                self.happened.push(Happened::Told(Told { name, query_type, class, rcode, ..told }));
                 true
             }
             Incoming::Question(question) => {
@@ -223,7 +208,7 @@ impl<C: Clock> Desk<C> {
     ) {
         let name = waiter.question.name.text();
         let opens = waiter.ruled.verdict == Verdict::Allow;
-        if !self.hosts.addresses(name).is_empty() {
+        if !self.hosts.addresses_of_normal(name).is_empty() {
             let answer = self.hosts_answer(name, waiter.question.query_type, &rules, opens);
             let key = key_of(&waiter, opens);
             self.settle(&key, &rules, &Rc::new(answer), &[waiter], now, table);
@@ -262,7 +247,7 @@ impl<C: Clock> Desk<C> {
     fn hosts_answer(&self, name: &str, query_type: u16, rules: &[HostRule], opens: bool) -> Answer {
         let mut dropped = Vec::new();
         let mut kept: Vec<IpAddr> = Vec::new();
-        for &address in self.hosts.addresses(name) {
+        for &address in self.hosts.addresses_of_normal(name) {
             match why_not(rules, address) {
                 Some(why) if opens => dropped.push(Dropped { address, why }),
                 _ => kept.push(address),

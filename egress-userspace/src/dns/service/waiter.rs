@@ -91,19 +91,12 @@ fn limit(waiter: &Waiter) -> usize {
 
 fn told(waiter: &Waiter, verdict: Verdict, reason: DnsReason, rcode: u16, now: u64) -> Told {
     Told {
-        time: now,
         verdict,
-        reason,
         rule: waiter.ruled.rule,
         name: waiter.question.name.text().to_owned(),
         query_type: waiter.question.query_type,
         class: waiter.question.class,
-        asker: waiter.asker,
-        transport: waiter.way.transport(),
         rcode,
-        addresses: Vec::new(),
-        dropped: Vec::new(),
-        aliases: Vec::new(),
-        ttl: None,
+        ..Told::refused(now, reason, waiter.asker, waiter.way.transport())
     }
 }

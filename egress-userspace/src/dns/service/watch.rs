@@ -12,10 +12,10 @@ use crate::{
     dns::{
         answer::Answer,
         cache::Key,
-        clock::Clock,
+        clock::{Clock, nanoseconds},
         normal,
         outcome::{Outcome, ResolveError},
-        permit::{PermitTable, TTL, nanoseconds},
+        permit::{PermitTable, TTL},
         told::Dropped,
         upstream::UpstreamError,
     },

@@ -305,11 +305,7 @@ fn an_attempt_says_what_answers_told_of_its_address() {
         |book: &NameBook, event: &Event| line(&record(event, &policy(), book, OFFSET).unwrap(), PLAIN, 0);
     assert_snapshot!(with(&NameBook::default(), &denied()), @"12:34:56.789 DENY tcp 203.0.113.66:443 python3[4242] no-rule: no rule covers it, a literal address that no answer gave; to allow: - { cidr: 203.0.113.66/32, ports: [443] }");
     let mut book = NameBook::default();
-    let mut open = |name: &str| {
-        let addresses = vec!["203.0.113.66".parse().unwrap()];
-        let ttl = Duration::from_secs(60);
-        book.learn(&Outcome::Opened { name: name.to_owned(), addresses, ttl, missing: None });
-    };
+    let mut open = |name: &str| book.opened(&name.into(), "203.0.113.66".parse().unwrap());
     open("api.example");
     open("cdn.example");
     let expired = Event { reason: Reason::Expired as u8, rule: 1, ..denied() };
