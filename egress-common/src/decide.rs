@@ -64,7 +64,7 @@ pub enum Reason {
     Multicast = 7,
     /// A broadcast or reserved address without a `cidr` rule of its own.
     Broadcast = 8,
-    /// A transport other than TCP and UDP.
+    /// A transport other than TCP, UDP and ICMP echo.
     Transport = 9,
     /// A packet with IP options, extension headers or fragment bits: its destination field is not where it goes.
     NotPlain = 10,
@@ -76,11 +76,37 @@ pub enum Reason {
     Permit = 13,
     /// Port 53 or 853: names are asked of the scope's own listener only, whatever a rule says.
     Dns = 14,
+    /// A socket of the same scope, or nobody at all.
+    Own = 15,
+    /// From outside the scope, and `inbound:` does not open the port.
+    Inbound = 16,
+    /// A socket option that sends data of its own, or leads packets elsewhere than their destination says.
+    SocketOption = 17,
+    /// A unix socket of a process outside the scope, and no `unix` rule opens it.
+    Unix = 18,
+    /// A socket family that leads out past IP (packet, vsock, …), which no rule can open.
+    Family = 19,
+    /// A network socket that was made outside the scope.
+    Descriptor = 20,
+    /// Reaching into a process outside the scope (ptrace, its memory, its descriptors, a terminal).
+    Process = 21,
+    /// Leaving the scope's cgroup.
+    Cgroup = 22,
+    /// The bpf(2) system call.
+    Bpf = 23,
+    /// A mount or namespace that leads to another network or to the cgroups.
+    Namespace = 24,
+    /// A kernel setting under /proc/sys.
+    Sysctl = 25,
+    /// A device that carries packets or memory (`/dev/net/tun`, `/dev/mem` …).
+    Device = 26,
+    /// A system call that `egress run` takes away (io_uring, request-key …) and that `--permit` gives back.
+    Syscall = 27,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 28;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -99,6 +125,19 @@ impl Reason {
         Self::Rule,
         Self::Permit,
         Self::Dns,
+        Self::Own,
+        Self::Inbound,
+        Self::SocketOption,
+        Self::Unix,
+        Self::Family,
+        Self::Descriptor,
+        Self::Process,
+        Self::Cgroup,
+        Self::Bpf,
+        Self::Namespace,
+        Self::Sysctl,
+        Self::Device,
+        Self::Syscall,
     ];
 
     /// From a byte of an event.
@@ -124,21 +163,65 @@ impl Reason {
             Self::Rule => "rule",
             Self::Permit => "permit",
             Self::Dns => "dns",
+            Self::Own => "own",
+            Self::Inbound => "inbound",
+            Self::SocketOption => "socket-option",
+            Self::Unix => "unix",
+            Self::Family => "family",
+            Self::Descriptor => "descriptor",
+            Self::Process => "process",
+            Self::Cgroup => "cgroup",
+            Self::Bpf => "bpf",
+            Self::Namespace => "namespace",
+            Self::Sysctl => "sysctl",
+            Self::Device => "device",
+            Self::Syscall => "syscall",
         }
+    }
+
+    /// Whether it is an attempt to get out of the scope, or to have somebody outside act for it, rather than to reach a
+    /// destination: a class of events of its own.
+    pub const fn is_escape(self) -> bool {
+        matches!(
+            self,
+            Self::Descriptor
+                | Self::Process
+                | Self::Cgroup
+                | Self::Bpf
+                | Self::Namespace
+                | Self::Sysctl
+                | Self::Device
+                | Self::Syscall
+        )
     }
 }
 
 /// One attempt to reach a destination.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub struct Flow {
-    /// TCP or UDP.
+    /// TCP, UDP or ICMP echo.
     pub transport: Transport,
     /// Where to.
     pub address: Address,
     /// Destination port.
     pub port: u16,
-    /// Source port of a packet that can be a listener's answer, else 0. Only loopback looks at it.
+    /// Source port of a packet that can be a listener's answer, else 0. Only `inbound:` looks at it.
     pub local_port: u16,
+    /// Who is there, as far as the destination is on this host.
+    pub peer: Peer,
+}
+
+/// Who has the other end of a flow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+#[repr(u8)]
+pub enum Peer {
+    /// Not on this host, or nobody has looked.
+    #[default]
+    Remote = 0,
+    /// On this host: a socket of the same scope, or no socket at all.
+    Own = 1,
+    /// On this host: a socket of somebody else.
+    Foreign = 2,
 }
 
 /// Verdict with its grounds.
@@ -194,6 +277,12 @@ pub trait Tables {
 
     /// `CLOCK_BOOTTIME` in nanoseconds.
     fn now(&self) -> u64;
+
+    /// Who is at a destination on this host. Asked only where the answer decides.
+    fn peer(&self, scope: &Scope, flow: &Flow) -> Peer {
+        let _ = scope;
+        flow.peer
+    }
 }
 
 /// Decides about a destination. Ignores [`Scope::audit`]: see [`Decision::in_mode`].
@@ -205,20 +294,30 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
     if is_dns(flow.port) {
         return Decision::deny(Reason::Dns, 0);
     }
+    // The answer of a listener that `inbound:` opens.
+    if flow.local_port != 0
+        && let Some(rule) = inbound(tables, scope, flow.transport, flow.local_port)
+    {
+        return Decision::allow(Reason::Inbound, rule.rule);
+    }
     let address = flow.address.judged();
     let network = tables.network(scope.slot, &address).unwrap_or_default();
     let class = Class::from_u8(network.class);
-    if let Some(rule) = covering(tables, scope, &network, flow.transport, flow.port) {
-        return match rule.allow {
-            1 => Decision::allow(Reason::Rule, rule.rule),
-            _ => Decision::deny(Reason::DenyRule, rule.rule),
-        };
+    let loopback = matches!(class, Class::Loopback);
+    let local = loopback || !matches!(flow.peer, Peer::Remote);
+    match covering(tables, scope, &network, flow.transport, flow.port) {
+        Some(rule) if rule.allow != 1 => return Decision::deny(Reason::DenyRule, rule.rule),
+        // An address of the host that is no loopback address, in a namespace whose addresses the tables do not know:
+        // no wide rule speaks of it.
+        Some(rule) if loopback || !local => return Decision::allow(Reason::Rule, rule.rule),
+        _ => {}
     }
-    if matches!(class, Class::Loopback) && flow.local_port != 0 {
-        let own = covering(tables, scope, &network, flow.transport, flow.local_port);
-        if let Some(PortRule { allow: 1, rule, .. }) = own {
-            return Decision::allow(Reason::Rule, rule);
-        }
+    // Not where a translator would make a loopback address of it, somewhere else.
+    if local && scope.own == 1 && flow.address == address && matches!(tables.peer(scope, flow), Peer::Own) {
+        return Decision::allow(Reason::Own, 0);
+    }
+    if local && !loopback {
+        return Decision::deny(Reason::Loopback, 0);
     }
     let reason = match class {
         Class::Plain => Reason::NoRule,
@@ -233,6 +332,37 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         (Found::Expired, rule) => Decision::deny(Reason::Expired, rule),
         (Found::Nothing, _) => Decision::deny(reason, 0),
     }
+}
+
+/// Decides about what comes in from outside: a connection that is opened, or a datagram that is no answer.
+#[inline(always)]
+pub fn decide_inbound<T: Tables>(
+    tables: &T,
+    scope: &Scope,
+    transport: Transport,
+    port: u16,
+    peer: Peer,
+) -> Decision {
+    if scope.slot == 0 {
+        return Decision::deny(Reason::NoPolicy, 0);
+    }
+    if scope.own == 1 && matches!(peer, Peer::Own) {
+        return Decision::allow(Reason::Own, 0);
+    }
+    match inbound(tables, scope, transport, port) {
+        Some(rule) => Decision::allow(Reason::Inbound, rule.rule),
+        None => Decision::deny(Reason::Inbound, 0),
+    }
+}
+
+/// The rule of `inbound:` that opens a port of the scope.
+#[inline(always)]
+fn inbound<T: Tables>(tables: &T, scope: &Scope, transport: Transport, port: u16) -> Option<PortRule> {
+    if scope.inbound == 0 {
+        return None;
+    }
+    let rule = tables.port(scope.slot, scope.inbound, transport, port)?;
+    if rule.allow == 1 { Some(rule) } else { None }
 }
 
 /// What there is of permits for a flow.

@@ -16,14 +16,40 @@ pub enum Hook {
     Sendmsg = 2,
     /// `cgroup_skb/egress`
     Packet = 3,
+    /// `cgroup_skb/ingress`
+    Ingress = 4,
+    /// `cgroup/setsockopt`
+    Setsockopt = 5,
+    /// `cgroup/connect_unix`, `cgroup/sendmsg_unix`, and the supervisor that connects in their place
+    Unix = 6,
+    /// `cgroup/sysctl`
+    Sysctl = 7,
+    /// `cgroup/dev`
+    Device = 8,
+    /// BPF LSM
+    Lsm = 9,
+    /// What `egress run` takes away before the command starts (seccomp, Landlock, capabilities)
+    Launch = 10,
 }
 
 impl Hook {
     /// Number of hooks.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 11;
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [Self::Create, Self::Connect, Self::Sendmsg, Self::Packet];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Create,
+        Self::Connect,
+        Self::Sendmsg,
+        Self::Packet,
+        Self::Ingress,
+        Self::Setsockopt,
+        Self::Unix,
+        Self::Sysctl,
+        Self::Device,
+        Self::Lsm,
+        Self::Launch,
+    ];
 
     /// From a byte of an event.
     pub fn from_u8(byte: u8) -> Option<Self> {
@@ -37,6 +63,13 @@ impl Hook {
             Self::Connect => "connect",
             Self::Sendmsg => "sendmsg",
             Self::Packet => "packet",
+            Self::Ingress => "ingress",
+            Self::Setsockopt => "setsockopt",
+            Self::Unix => "unix",
+            Self::Sysctl => "sysctl",
+            Self::Device => "device",
+            Self::Lsm => "lsm",
+            Self::Launch => "launch",
         }
     }
 }
@@ -64,6 +97,8 @@ pub struct Owner {
 pub struct Tag {
     /// Who uses the socket.
     pub owner: Owner,
+    /// [`crate::Scope::cgroup`] of the scope that it was made in; 0 if that had no policy yet.
+    pub scope: u64,
     /// The approved peer.
     pub address: Address,
     /// The approved peer's port.
@@ -104,11 +139,14 @@ pub struct Event {
     pub cookie: u64,
     /// Who.
     pub owner: Owner,
-    /// Where to; all zero for [`Hook::Create`].
+    /// Where to, or from where for [`Hook::Ingress`]; all zero for [`Hook::Create`], [`Hook::Setsockopt`], [`Hook::Unix`],
+    /// [`Hook::Sysctl`] and [`Hook::Device`].
     pub address: Address,
-    /// Destination port; 0 where there is none.
+    /// Destination port (of the scope's own socket for [`Hook::Ingress`]); 0 where there is none. The option's number for
+    /// [`Hook::Setsockopt`], the device's minor number for [`Hook::Device`].
     pub port: u16,
-    /// IP protocol number (262 is MPTCP).
+    /// IP protocol number (262 is MPTCP). The option's level for [`Hook::Setsockopt`], the device's major number for
+    /// [`Hook::Device`].
     pub protocol: u16,
     /// The rule that decided, 0 if none did.
     pub rule: RuleId,
@@ -126,8 +164,55 @@ pub struct Event {
     pub pad: [u8; 3],
 }
 
+/// One attempt to get out of the scope, refused elsewhere than at a socket hook of its cgroup. Comes through the same ring
+/// buffer; told from an [`Event`] by its size.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Escape {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub time: u64,
+    /// [`crate::Scope::cgroup`]: whose policy judged.
+    pub scope: u64,
+    /// Id of the cgroup of the process, at or below the scope's.
+    pub cgroup: u64,
+    /// Who.
+    pub owner: Owner,
+    /// The process outside that was to be reached; 0 if it is about none.
+    pub target: u32,
+    /// Which socket family, system call, bpf command or capability it was, after the [`crate::Reason`].
+    pub number: u32,
+    /// A [`Hook`] as a byte.
+    pub hook: u8,
+    /// A [`crate::Verdict`] as a byte.
+    pub verdict: u8,
+    /// A [`crate::Reason`] as a byte.
+    pub reason: u8,
+    /// Zero.
+    pub pad: u8,
+    /// What it was about, zero padded: the name of a unix socket (an abstract one begins with `@`), a file, a system call.
+    pub text: [u8; 108],
+}
+
+impl Escape {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        time: 0,
+        scope: 0,
+        cgroup: 0,
+        owner: Owner { tgid: 0, pid: 0, uid: 0, gid: 0, comm: [0; 16] },
+        target: 0,
+        number: 0,
+        hook: 0,
+        verdict: 0,
+        reason: 0,
+        pad: 0,
+        text: [0; 108],
+    };
+}
+
 const _: () = {
+    assert!(size_of::<Escape>() == 176);
     assert!(size_of::<Owner>() == 32);
-    assert!(size_of::<Tag>() == 88);
+    assert!(size_of::<Tag>() == 96);
     assert!(size_of::<Event>() == 96);
 };

@@ -14,9 +14,9 @@ pub mod rule;
 
 pub use address::Address;
 pub use counter::Counters;
-pub use decide::{Decision, Flow, Reason, Tables, Verdict, decide};
-pub use event::{Event, Hook, Owner, Tag};
+pub use decide::{Decision, Flow, Peer, Reason, Tables, Verdict, decide, decide_inbound};
+pub use event::{Escape, Event, Hook, Owner, Tag};
 pub use question::{Arrival, Asker, AskerKey, Listener, ListenerKey, Servers};
 pub use rule::{
-    Class, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Scope, Span, Transport,
+    Caller, Class, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Scope, Span, Transport,
 };

@@ -10,10 +10,12 @@ use crate::Address;
 /// Number of a rule in a compiled policy; leads back to a file and line. 0 is "no rule".
 pub type RuleId = u32;
 
-/// IP protocol number of a judged flow: only these two are ever allowed.
+/// IP protocol number of a judged flow: only these are ever allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 #[repr(u8)]
 pub enum Transport {
+    /// `IPPROTO_ICMP`, and `IPPROTO_ICMPV6` too: echo requests, which have no port (0).
+    Icmp = 1,
     /// `IPPROTO_TCP`
     Tcp = 6,
     /// `IPPROTO_UDP`
@@ -25,6 +27,7 @@ impl Transport {
     #[inline(always)]
     pub const fn from_protocol(protocol: u8) -> Option<Self> {
         match protocol {
+            1 | 58 => Some(Self::Icmp),
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
             _ => None,
@@ -56,7 +59,7 @@ impl NetworkKey {
 pub enum Class {
     /// Nothing special: host permits apply.
     Plain = 0,
-    /// The host itself (127/8, ::1, 0.0.0.0, ::).
+    /// The host itself (127/8, ::1, 0.0.0.0, ::, and its own addresses).
     Loopback = 1,
     /// Cloud metadata services.
     Metadata = 2,
@@ -109,7 +112,7 @@ pub struct Span {
     pub first: u16,
     /// Last port.
     pub last: u16,
-    /// [`Span::TCP`], [`Span::UDP`] or both; 0 is no span.
+    /// [`Span::TCP`], [`Span::UDP`], [`Span::ICMP`] or several; 0 is no span.
     pub transports: u8,
     /// 1 allows; anything else denies.
     pub allow: u8,
@@ -122,6 +125,8 @@ impl Span {
     pub const TCP: u8 = 1;
     /// Bit of UDP in [`Span::transports`].
     pub const UDP: u8 = 2;
+    /// Bit of ICMP echo in [`Span::transports`].
+    pub const ICMP: u8 = 4;
 
     /// Whether there is one at all.
     #[inline(always)]
@@ -135,6 +140,7 @@ impl Span {
         let bit = match transport {
             Transport::Tcp => Self::TCP,
             Transport::Udp => Self::UDP,
+            Transport::Icmp => Self::ICMP,
         };
         if self.transports & bit != 0 && self.first <= port && port <= self.last {
             Some(PortRule { rule: self.rule, allow: self.allow, pad: [0; 3] })
@@ -223,6 +229,20 @@ pub struct Permit {
     pub pad: u32,
 }
 
+/// Key of the table of senders that a datagram socket may answer ([`Scope::inbound`]); the value is the epoch.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Caller {
+    /// Cookie of the socket that heard the sender.
+    pub cookie: u64,
+    /// The sender.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
 /// State of a scope, in the cgroup-local storage of its cgroup. All zero, as the kernel makes it at attach,
 /// is "deny everything".
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -243,6 +263,21 @@ pub struct Scope {
     /// Events a CPU may emit in each [`crate::counter::WINDOW_NS`] for each verdict; the rest is suppressed and
     /// counted. 0 emits none.
     pub event_rate: u32,
+    /// Port set ([`Network::set`]) of what `inbound:` opens; 0: nothing may come in.
+    pub inbound: u32,
+    /// The process (tgid in the initial pid namespace) that connects unix sockets on behalf of the scope, after it has
+    /// seen to whom; 0: none.
+    pub broker: u32,
+    /// Depth of the scope's cgroup below the root, by which the kernel tells whether another socket's lies in it.
+    pub level: u8,
+    /// 1: sockets of the same scope may talk to each other on this host (`loopback:` other than `none`).
+    pub own: u8,
+    /// 1: the unix hooks let everything pass, since the policy says so, or another layer judges.
+    pub unix_open: u8,
+    /// 1: some rule opens ICMP echo, so ping sockets can be made.
+    pub icmp: u8,
+    /// Zero.
+    pub pad: u32,
 }
 
 const _: () = {
@@ -253,5 +288,6 @@ const _: () = {
     assert!(size_of::<PortRule>() == 8);
     assert!(size_of::<PermitKey>() == 24);
     assert!(size_of::<Permit>() == 16);
-    assert!(size_of::<Scope>() == 24);
+    assert!(size_of::<Caller>() == 32);
+    assert!(size_of::<Scope>() == 40);
 };

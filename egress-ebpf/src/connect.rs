@@ -3,7 +3,7 @@
 //! connect6 sees IPv4-mapped destinations as such; connect4 only those of IPv4 sockets.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Address, Decision, Flow, Hook, Reason, Scope, Transport, Verdict};
+use egress_common::{Address, Decision, Flow, Hook, Peer, Reason, Scope, Transport, Verdict};
 
 use crate::{
     dns, maps,
@@ -27,10 +27,12 @@ fn connect(ctx: &SockAddrContext, v6: bool) -> i32 {
     // SAFETY: the context is the kernel's; `protocol` is readable.
     let protocol = unsafe { (*ctx.sock_addr).protocol };
     let (address, port) = destination(ctx, v6);
-    let flow = |transport| Flow { transport, address, port, local_port: 0 };
+    let flow = |transport| Flow { transport, address, port, local_port: 0, peer: Peer::Remote };
     match protocol {
         6 => stream(ctx, &scope, v6, flow(Transport::Tcp)),
         17 => datagram(ctx, &scope, v6, flow(Transport::Udp)),
+        // A ping socket has no port, whatever the program writes there.
+        1 | 58 if scope.icmp == 1 => datagram(ctx, &scope, v6, Flow { port: 0, ..flow(Transport::Icmp) }),
         _ => other(ctx, &scope, address, port),
     }
 }
@@ -40,8 +42,9 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
     if dns::redirect(ctx, scope, v6, &flow) {
         return 1;
     }
-    let decision = maps::decide(scope, &flow).in_mode(scope);
-    if decision.passes() {
+    let decision = maps::decide(ctx, scope, &flow).in_mode(scope);
+    // Who is on this host may change: each packet there is judged again.
+    if decision.passes() && !matches!(decision.reason, Reason::Own) {
         let tag = socket::tag_or_new(socket_of(ctx));
         if !tag.is_null() {
             socket::used_by_current(tag);
@@ -59,14 +62,14 @@ fn datagram(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
     if dns::redirect(ctx, scope, v6, &flow) {
         return 1;
     }
-    let decision = maps::decide(scope, &flow);
+    let decision = maps::decide(ctx, scope, &flow);
     let tag = socket::tag_or_new(socket_of(ctx));
     if tag.is_null() {
         // What is corked for this peer could not be told from what a later connect approves.
         return refuse_unless_allowed(ctx, scope, &flow, decision);
     }
     socket::used_by_current(tag);
-    if decision.passes() {
+    if decision.passes() && !matches!(decision.reason, Reason::Own) {
         socket::approve(tag, scope, &flow, decision, false);
     } else {
         socket::disapprove(tag);

@@ -63,6 +63,8 @@ pub(crate) fn redirect(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: &Fl
             0
         }
         Transport::Udp => place(servers, flow.address),
+        // Never at port 53.
+        Transport::Icmp => 0,
     };
     if matches!(state, Listening::Unknown) {
         // Where loopback is down there will be no packet to tell of it.
@@ -116,6 +118,12 @@ pub(crate) fn server_behind(
 unsafe fn server_at(servers: *const Servers, index: usize) -> Address {
     // SAFETY: the caller's.
     unsafe { *(&raw const (*servers).servers).cast::<Address>().add(index) }
+}
+
+/// Whether an address is one that the scope's listener answers from.
+#[inline(always)]
+pub(crate) fn is_listener(scope: &Scope, address: Address, port: u16) -> bool {
+    index_of(scope, address, port).is_some()
 }
 
 /// Which of the listener's ports this is, if it is one.
@@ -213,16 +221,15 @@ pub(crate) fn question(
 
 /// Tells userspace of the first socket in a network namespace, so that a listener is there when the first question is.
 #[inline(always)]
-pub(crate) fn prepare(ctx: &SockContext, owner: impl FnOnce() -> Owner) {
-    let scope = maps::scope();
+pub(crate) fn prepare(ctx: &SockContext, scope: &Scope, owner: impl FnOnce() -> Owner) {
     if scope.slot == 0 || scope.dns_port == 0 {
         return;
     }
     // SAFETY: the context is the kernel's.
     let netns = unsafe { bpf_get_netns_cookie(ctx.sock.cast()) };
-    if matches!(listening(&scope, netns), Listening::Unknown) {
+    if matches!(listening(scope, netns), Listening::Unknown) {
         let asker = Asker { owner: owner(), ..Asker::default() };
-        arrive(&scope, &AskerKey { netns, ..AskerKey::default() }, &asker, None);
+        arrive(scope, &AskerKey { netns, ..AskerKey::default() }, &asker, None);
     }
 }
 
@@ -252,6 +259,7 @@ fn opens(ctx: &SkBuffContext, flow: &Flow) -> bool {
     match flow.transport {
         Transport::Udp => true,
         Transport::Tcp => !crate::packet::answers(ctx, flow),
+        Transport::Icmp => false,
     }
 }
 

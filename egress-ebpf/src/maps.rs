@@ -1,20 +1,26 @@
 //! The maps, and [`Tables`] over them. Written by userspace only, but for tags, counters and events.
 
-use core::{arch::asm, cell::UnsafeCell, ffi::c_void};
+use core::{
+    arch::asm,
+    cell::UnsafeCell,
+    ffi::c_void,
+    ptr::{null, null_mut},
+};
 
 use aya_ebpf::{
-    bindings::{bpf_map_def, bpf_map_type},
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_def, bpf_map_type},
     btf_maps::SkStorage,
-    helpers::{bpf_get_local_storage, bpf_ktime_get_boot_ns},
+    helpers::{bpf_get_local_storage, bpf_get_socket_cookie, bpf_ktime_get_boot_ns},
     macros::{btf_map, map},
     maps::{HashMap, LpmTrie, LruHashMap, RingBuf, lpm_trie::Key},
+    programs::{SkBuffContext, SockAddrContext},
 };
 use egress_common::{
-    Address, Asker, AskerKey, Counters, Decision, Flow, Listener, ListenerKey, Network, NetworkKey, Permit,
-    PermitKey, PortKey, PortRule, Scope, Servers, Tables, Tag, Transport,
+    Address, Asker, AskerKey, Caller, Counters, Decision, Flow, Listener, ListenerKey, Network, NetworkKey,
+    Peer, Permit, PermitKey, PortKey, PortRule, Scope, Servers, Tables, Tag, Transport,
 };
 
-const NO_PREALLOC: u32 = 1;
+use crate::peer;
 
 #[map]
 static NETWORKS: LpmTrie<NetworkKey, Network> = LpmTrie::with_max_entries(65_536, 0);
@@ -24,26 +30,51 @@ static PORTS: LpmTrie<PortKey, PortRule> = LpmTrie::with_max_entries(262_144, 0)
 
 /// Not preallocated: memory follows what is permitted, and only userspace, which can wait, ever adds.
 #[map]
-static PERMITS: HashMap<PermitKey, Permit> = HashMap::with_max_entries(131_072, NO_PREALLOC);
+static PERMITS: HashMap<PermitKey, Permit> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Socket-local storage needs a definition with BTF.
+/// What an accepted socket gets of its listener's tag tells whose it is, so tags are cloned (`BPF_F_CLONE`): the library's
+/// own type has no flags.
 #[btf_map]
-pub(crate) static TAGS: SkStorage<Tag> = SkStorage::new();
+pub(crate) static TAGS: TagStorage = TagStorage::new();
+
+/// Socket-local storage needs a definition with BTF: each field's type says a number, the value is never looked at.
+#[repr(C)]
+pub(crate) struct TagStorage {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Tag,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the definition is read by the loader and never touched afterwards.
+unsafe impl Sync for TagStorage {}
+
+impl TagStorage {
+    const fn new() -> Self {
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+}
 
 /// The servers that a socket believes to ask. Apart from the tag, since few sockets ask.
 #[btf_map]
 pub(crate) static SERVERS: SkStorage<Servers> = SkStorage::new();
 
 #[map]
-pub(crate) static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+pub(crate) static LISTENERS: HashMap<ListenerKey, Listener> =
+    HashMap::with_max_entries(1_024, BPF_F_NO_PREALLOC);
 
 /// Entries live until the listener takes them with the question; the oldest go first, so that questions which never
 /// arrived cannot fill it.
 #[map]
 pub(crate) static ASKERS: LruHashMap<AskerKey, Asker> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Senders of datagrams that `inbound:` let in, each with the epoch; the oldest go first.
+#[map]
+static CALLERS: LruHashMap<Caller, u32> = LruHashMap::with_max_entries(4_096, 0);
 
 #[map]
 pub(crate) static ARRIVALS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
@@ -114,14 +145,52 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// [`egress_common::decide`] over the maps.
+/// [`egress_common::decide`] over the maps, for a connect or send: who is at a destination on this host is looked up in the
+/// namespace of its socket.
 #[inline(always)]
-pub(crate) fn decide(scope: &Scope, flow: &Flow) -> Decision {
-    egress_common::decide(&Maps, scope, flow)
+pub(crate) fn decide(ctx: &SockAddrContext, scope: &Scope, flow: &Flow) -> Decision {
+    egress_common::decide(&Maps { ctx: ctx.sock_addr.cast() }, scope, flow)
+}
+
+/// [`egress_common::decide`] over the maps, for a packet, of which it is known who will hear it.
+#[inline(always)]
+pub(crate) fn decide_packet(scope: &Scope, flow: &Flow) -> Decision {
+    egress_common::decide(&Maps::known(), scope, flow)
+}
+
+/// Lets the socket that hears a datagram answer its sender.
+#[inline(always)]
+pub(crate) fn admit(ctx: &SkBuffContext, scope: &Scope, address: Address, port: u16) {
+    // SAFETY: the context is the kernel's.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
+    // A full table makes room by itself.
+    let _full = CALLERS.insert(Caller { cookie, address, port, pad: [0; 3] }, scope.epoch, 0);
+}
+
+/// Whether the socket may answer there, since `inbound:` let a datagram in from there.
+#[inline(always)]
+pub(crate) fn is_admitted(cookie: u64, scope: &Scope, flow: &Flow) -> bool {
+    if scope.inbound == 0 || !matches!(flow.transport, Transport::Udp) {
+        return false;
+    }
+    let caller = Caller { cookie, address: flow.address, port: flow.port, pad: [0; 3] };
+    // SAFETY: an entry that is replaced meanwhile stays readable until the program ends (RCU).
+    unsafe { CALLERS.get(caller) }.is_some_and(|epoch| *epoch == scope.epoch)
 }
 
 /// The tables in the kernel's maps.
-struct Maps;
+pub(crate) struct Maps {
+    /// Where to look sockets up; null: not at all.
+    ctx: *mut c_void,
+}
+
+impl Maps {
+    /// Where who is at the other end is known already.
+    #[inline(always)]
+    pub(crate) const fn known() -> Self {
+        Self { ctx: null_mut() }
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -145,5 +214,18 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
+    }
+
+    #[inline(always)]
+    fn peer(&self, scope: &Scope, flow: &Flow) -> Peer {
+        if self.ctx.is_null() || !matches!(flow.peer, Peer::Remote) {
+            return flow.peer;
+        }
+        let first = flow.address.words()[3].to_ne_bytes()[0];
+        if flow.address.is_v4() && first == 0 && flow.address != peer::ANY4 {
+            // 0.0.0.0/8 but for its first address leads out as any other.
+            return Peer::Foreign;
+        }
+        peer::at(self.ctx, scope, flow.transport, (Address::ZERO, 0), (flow.address, flow.port))
     }
 }

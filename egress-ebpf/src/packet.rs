@@ -9,10 +9,12 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use egress_common::{Address, Decision, Flow, Hook, Owner, Reason, Scope, Tag, Transport, question::DNS};
+use egress_common::{
+    Address, Decision, Flow, Hook, Owner, Peer, Reason, Scope, Tag, Transport, Verdict, question::DNS,
+};
 
 use crate::{
-    dns, maps,
+    dns, maps, peer,
     report::{Attempt, report},
     socket,
 };
@@ -28,16 +30,19 @@ const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// Index of the loopback device in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
-const LOOPBACK_DEVICE: u32 = 1;
+pub(crate) const LOOPBACK_DEVICE: u32 = 1;
+/// Types of ICMP and ICMPv6, the first byte of either.
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST6: u8 = 128;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// What the headers say. `flow` is missing where the packet is refused whatever the policy says.
-struct Packet {
-    address: Address,
-    source: Address,
+pub(crate) struct Packet {
+    pub(crate) address: Address,
+    pub(crate) source: Address,
     protocol: u8,
-    flow: Result<Flow, Reason>,
+    pub(crate) flow: Result<Flow, Reason>,
 }
 
 #[cgroup_skb(egress)]
@@ -59,15 +64,92 @@ fn packet(ctx: SkBuffContext) -> i32 {
         dns::Question::Known(verdict) => return verdict,
         dns::Question::Closed(server) => return refuse_question(&ctx, &scope, &packet, tag, server),
     }
-    if scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock) {
+    // SAFETY: the context is the kernel's.
+    let local = unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_DEVICE };
+    let approved = scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock);
+    if approved && !(local && by_rule(tag, &flow)) {
         return pass(&ctx, &scope, &packet, tag);
     }
-    let flow = if answers(&ctx, &flow) { flow } else { Flow { local_port: 0, ..flow } };
-    let decision = maps::decide(&scope, &flow).in_mode(&scope);
-    if !matches!(decision.verdict, egress_common::Verdict::Allow) {
-        report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
+    let peer = if local {
+        let ends = ((packet.source, flow.local_port), (flow.address, flow.port));
+        peer::at(ctx.skb.skb.cast(), &scope, flow.transport, ends.0, ends.1)
+    } else {
+        Peer::Remote
+    };
+    let peer = match forget(&ctx, peer as u32) {
+        0 => Peer::Remote,
+        1 => Peer::Own,
+        _ => Peer::Foreign,
+    };
+    let local_port = if answers(&ctx, &flow) { flow.local_port } else { 0 };
+    let flow = Flow { local_port, peer, ..flow };
+    let decision = settle(&ctx, maps::decide_packet(&scope, &flow)).in_mode(&scope);
+    if matches!(decision.verdict, Verdict::Allow) {
+        tell_once(&ctx, &scope, &packet, tag, &flow, decision);
+        return 1;
     }
+    // SAFETY: the context is the kernel's.
+    if maps::is_admitted(unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }, &scope, &flow) {
+        return 1;
+    }
+    report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
     i32::from(decision.passes())
+}
+
+/// The same number, which the verifier no longer knows: else it would walk what follows once for each way that led here.
+#[inline(always)]
+fn forget(ctx: &SkBuffContext, number: u32) -> u32 {
+    // SAFETY: the context is the kernel's; the scratch words are the program's own while it runs.
+    unsafe {
+        let word = (&raw mut (*ctx.skb.skb).cb).cast::<u32>();
+        word.write_volatile(number);
+        word.read_volatile()
+    }
+}
+
+/// The same decision, of which the verifier no longer knows the grounds.
+#[inline(always)]
+fn settle(ctx: &SkBuffContext, decision: Decision) -> Decision {
+    let verdict = if decision.passes() { Verdict::Allow } else { Verdict::Deny };
+    let reason = forget(ctx, decision.reason as u32);
+    // SAFETY: the byte of a reason, as it was written.
+    let reason = unsafe { core::mem::transmute::<u8, Reason>(socket::low_byte(reason)) };
+    Decision { verdict, reason, rule: decision.rule }
+}
+
+/// Whether an approval is by a rule that is to be asked again, since what leaves through the loopback device reaches this
+/// host under whatever address: a wide rule does not speak of it. Not so where address translation led here.
+#[inline(always)]
+fn by_rule(tag: *const Tag, flow: &Flow) -> bool {
+    // SAFETY: the caller checked for null.
+    let tag = unsafe { &*tag };
+    tag.reason == Reason::Rule as u8 && tag.address == flow.address
+}
+
+/// Tells of an allowed flow that no other hook told of: echo requests, and the first packet of a connected datagram
+/// socket to one of the same scope.
+#[inline(always)]
+fn tell_once(
+    ctx: &SkBuffContext,
+    scope: &Scope,
+    packet: &Packet,
+    tag: *mut Tag,
+    flow: &Flow,
+    decision: Decision,
+) {
+    let told = match flow.transport {
+        Transport::Tcp => true,
+        Transport::Icmp => false,
+        Transport::Udp if tag.is_null() || !matches!(decision.reason, Reason::Own) => true,
+        Transport::Udp => {
+            // SAFETY: not null, and the kernel's pointer to a tag.
+            let reported = unsafe { &mut (*tag).reported };
+            core::mem::replace(reported, 1) == 1
+        }
+    };
+    if !told {
+        report(scope, Hook::Packet, decision, || attempt(ctx, packet, tag));
+    }
 }
 
 /// Whether a packet can be a listener's answer, which its source port may open: one of a TCP connection, and not the one
@@ -125,7 +207,7 @@ fn refuse(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, tag: *const Tag, 
 }
 
 #[inline(always)]
-fn parse(ctx: &SkBuffContext) -> Packet {
+pub(crate) fn parse(ctx: &SkBuffContext) -> Packet {
     if is_v4(ctx) { parse_v4(ctx) } else { parse_v6(ctx) }
 }
 
@@ -230,11 +312,19 @@ fn packet_to(source: Address, address: Address, protocol: u8, plain: bool, ports
     let flow = match Transport::from_protocol(protocol) {
         _ if !plain => Err(Reason::NotPlain),
         None => Err(Reason::Transport),
+        Some(Transport::Icmp) => match ports.source.to_ne_bytes()[0] {
+            // Echo requests only: nothing else has an honest sender here.
+            ECHO_REQUEST | ECHO_REQUEST6 => {
+                Ok(Flow { transport: Transport::Icmp, address, port: 0, local_port: 0, peer: Peer::Remote })
+            }
+            _ => Err(Reason::Transport),
+        },
         Some(transport) => Ok(Flow {
             transport,
             address,
             port: u16::from_be(ports.destination),
             local_port: u16::from_be(ports.source),
+            peer: Peer::Remote,
         }),
     };
     Packet { address, source, protocol, flow }
@@ -246,7 +336,7 @@ fn unreadable() -> Packet {
 }
 
 #[inline(always)]
-fn attempt(ctx: &SkBuffContext, packet: &Packet, tag: *const Tag) -> Attempt {
+pub(crate) fn attempt(ctx: &SkBuffContext, packet: &Packet, tag: *const Tag) -> Attempt {
     // SAFETY: not null, and the kernel's pointer to a tag.
     let owner = if tag.is_null() { Owner::default() } else { unsafe { (*tag).owner } };
     Attempt {

@@ -4,8 +4,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_cgroup_id;
 use egress_common::{
-    Address, Counters, Decision, Event, Hook, Owner, Reason, Scope, Verdict, counter::Fate,
-    counter::WINDOW_NS,
+    Address, Counters, Decision, Event, Hook, Owner, Scope, Verdict, counter::Fate, counter::WINDOW_NS,
 };
 
 use crate::maps::{EVENTS, counters, increment, now};
@@ -20,6 +19,23 @@ pub(crate) struct Attempt {
     pub(crate) protocol: u16,
     pub(crate) family: u8,
     pub(crate) socket_type: u8,
+}
+
+impl Attempt {
+    /// Of the running process or of a socket's, about something that is no destination.
+    #[inline(always)]
+    pub(crate) fn of(owner: Owner, protocol: u16, port: u16) -> Self {
+        Self {
+            owner,
+            cgroup: current_cgroup(),
+            cookie: 0,
+            address: Address::ZERO,
+            port,
+            protocol,
+            family: 0,
+            socket_type: 0,
+        }
+    }
 }
 
 /// The id of the running process's cgroup.
@@ -87,9 +103,9 @@ pub(crate) fn report(scope: &Scope, hook: Hook, decision: Decision, attempt: imp
 #[inline(always)]
 fn add_attempt(counters: *mut Counters, hook: Hook, decision: Decision) {
     // Flat, so that the verifier has one bound to see.
-    let row = decision.verdict as usize * Hook::COUNT + hook as usize;
-    let index = row * Reason::COUNT + decision.reason as usize;
-    if index < Verdict::COUNT * Hook::COUNT * Reason::COUNT {
+    let row = decision.verdict as usize * Counters::HOOKS + hook as usize;
+    let index = row * Counters::COLUMNS + Counters::column(decision.reason);
+    if index < Verdict::COUNT * Counters::HOOKS * Counters::COLUMNS {
         // SAFETY: the index is inside the array, as just checked.
         increment(unsafe { (&raw mut (*counters).attempts).cast::<u64>().add(index) });
     }

@@ -2,8 +2,8 @@
 //!
 //! sendmsg4 sees IPv4-mapped destinations of IPv6 sockets too.
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_common::{Address, Flow, Hook, Scope, Tag, Transport, Verdict};
+use aya_ebpf::{helpers::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext};
+use egress_common::{Address, Decision, Flow, Hook, Peer, Reason, Scope, Tag, Transport, Verdict};
 
 use crate::{
     dns, maps,
@@ -30,19 +30,28 @@ fn sendmsg(ctx: &SockAddrContext, v6: bool) -> i32 {
         return 1;
     }
     let scope = maps::scope();
-    let flow = Flow { transport: Transport::Udp, address, port, local_port: 0 };
+    let flow = Flow { transport: Transport::Udp, address, port, local_port: 0, peer: Peer::Remote };
     // The kernel has chosen the device of a link-local address by now, and from there it is not loopback that is reached.
     let redirected = !is_link_local(address) && dns::redirect(ctx, &scope, v6, &flow);
     if redirected || dns::is_redirected(socket_of(ctx), &scope, &flow) {
         return 1;
     }
-    let decision = maps::decide(&scope, &flow).in_mode(&scope);
+    let mut decision = maps::decide(ctx, &scope, &flow).in_mode(&scope);
+    // SAFETY: the context is the kernel's.
+    let cookie = || unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    if !matches!(decision.verdict, Verdict::Allow) && maps::is_admitted(cookie(), &scope, &flow) {
+        decision = Decision::allow(Reason::Inbound, 0);
+    }
     let tag = socket::tag_or_new(socket_of(ctx));
     let mut repeated = false;
     if !tag.is_null() {
         socket::used_by_current(tag);
         if decision.passes() {
             repeated = note_sent(tag, &scope, &flow);
+            if matches!(decision.reason, Reason::Own) {
+                // SAFETY: not null, and the kernel's pointer to a tag.
+                unsafe { (*tag).reported = 1 };
+            }
         } else {
             // Another program may undo the denial: the datagram must not then pass as the peer's.
             socket::disapprove(tag);

@@ -53,6 +53,21 @@ pub(crate) fn current() -> Owner {
     }
 }
 
+/// Set by the loader where programs that sit at no socket may ask who runs (5.18 and later, step by step).
+#[unsafe(no_mangle)]
+static CURRENT_KNOWN: u8 = 0;
+
+/// The process that runs now, for programs that sit at no socket; unknown on older kernels.
+#[inline(always)]
+pub(crate) fn current_if_known() -> Owner {
+    // SAFETY: a constant to the kernel, but not to the compiler: the loader writes it before the map is frozen.
+    if unsafe { core::ptr::read_volatile(&raw const CURRENT_KNOWN) } == 1 {
+        current()
+    } else {
+        Owner::default()
+    }
+}
+
 /// Notes the process that runs now as the socket's user.
 #[inline(always)]
 pub(crate) fn used_by_current(tag: *mut Tag) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
 
-use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, covers};
+use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, Unix, covers};
 
 pub use crate::policy::{Origin, PortRange};
 
@@ -54,12 +54,40 @@ pub struct Compiled {
     pub audit: bool,
     /// How names are asked.
     pub dns: Dns,
+    /// Sockets of the scope may talk to each other on this host.
+    pub own: bool,
+    /// Port set of what may come in from outside; 0: nothing.
+    pub inbound: u32,
+    /// Some rule opens ICMP echo.
+    pub icmp: bool,
+    /// Unix sockets.
+    pub unix: Unix,
+    /// Rules about unix sockets of processes outside, in the order of their numbers.
+    pub unix_rules: Vec<UnixRule>,
+}
+
+/// A rule about unix sockets of processes outside the scope.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnixRule {
+    /// Its number.
+    pub id: RuleId,
+    /// Opens, or closes whatever opens.
+    pub allow: bool,
+    /// Path that the socket is bound to, or `@` and an abstract name; a `*`, only ever the last character, stands for any
+    /// rest.
+    pub pattern: String,
 }
 
 /// Compiles a policy. It opens no resolver: names are asked by the supervisor, from outside the scope.
 pub fn compile(policy: &Policy) -> Compiled {
     let audit = policy.mode == Mode::Audit;
-    let mut compiled = Compiled { audit, dns: policy.dns.clone(), ..Compiled::default() };
+    let mut compiled = Compiled {
+        audit,
+        dns: policy.dns.clone(),
+        own: policy.loopback != Loopback::None,
+        unix: policy.unix,
+        ..Compiled::default()
+    };
     let mut covers = Vec::new();
     for rule in &policy.rules {
         let id = compiled.add(rule.origin.clone(), rule.to_string());

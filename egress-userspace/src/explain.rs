@@ -9,7 +9,7 @@ mod remedy;
 
 use std::net::IpAddr;
 
-use egress_common::{Address, Decision, Flow, Reason, Transport, Verdict};
+use egress_common::{Address, Decision, Flow, Peer, Reason, Transport, Verdict};
 
 use crate::{
     compile::{Compiled, RuleInfo, memory::MemoryTables},
@@ -192,7 +192,13 @@ fn decide_address(
     if judged != address {
         notes.push(format!("judged by the IPv4 address inside it, {judged}"));
     }
-    let flow = Flow { transport: destination.transport, address, port: destination.port, local_port: 0 };
+    let flow = Flow {
+        transport: destination.transport,
+        address,
+        port: destination.port,
+        local_port: 0,
+        peer: Peer::Remote,
+    };
     let decision = MemoryTables::new(compiled).decide(&flow);
     let by_name = matches!(decision.reason, Reason::NoRule | Reason::Loopback);
     if by_name && opened_by_names(compiled, destination).next().is_some() {
@@ -217,11 +223,12 @@ fn opened_by_names<'c>(compiled: &'c Compiled, destination: &Destination) -> imp
         .map(|host| host.host.as_str())
 }
 
-/// `tcp` or `udp`.
+/// `tcp`, `udp` or `icmp`.
 pub(crate) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "tcp",
         Transport::Udp => "udp",
+        Transport::Icmp => "icmp",
     }
 }
 
@@ -245,5 +252,19 @@ pub const fn reason_text(reason: Reason) -> &'static str {
         Reason::Rule => "a rule covers it",
         Reason::Permit => "its name is allowed",
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",
+        Reason::Own => "it is a socket of the same scope",
+        Reason::Inbound => "it comes from outside the scope",
+        // No question of `explain` is about these.
+        Reason::SocketOption
+        | Reason::Unix
+        | Reason::Family
+        | Reason::Descriptor
+        | Reason::Process
+        | Reason::Cgroup
+        | Reason::Bpf
+        | Reason::Namespace
+        | Reason::Sysctl
+        | Reason::Device
+        | Reason::Syscall => "it leads out of the scope",
     }
 }

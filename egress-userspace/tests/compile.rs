@@ -8,7 +8,7 @@ use egress::{
     compile::{Compiled, compile, memory::MemoryTables},
     policy::{Action, Loopback, Policy, PortRange, Target},
 };
-use egress_common::{Decision, Flow, Reason, Transport, Verdict};
+use egress_common::{Decision, Flow, Peer, Reason, Transport, Verdict};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use support::{destinations, file, network_rule, policy, some_destinations};
@@ -214,7 +214,13 @@ fn a_permit_holds_until_it_expires_and_never_over_a_deny() {
     }
     let decide = |address: IpAddr, port, transport, now| {
         tables.set_now(now);
-        let decision = tables.decide(&Flow { transport, address: address.into(), port, local_port: 0 });
+        let decision = tables.decide(&Flow {
+            transport,
+            address: address.into(),
+            port,
+            local_port: 0,
+            peer: Peer::Remote,
+        });
         (decision.verdict, decision.reason)
     };
     for (address, port, transport, now, expected) in [

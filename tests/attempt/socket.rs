@@ -287,6 +287,18 @@ impl Socket {
         Ok(bytes)
     }
 
+    /// Receives a datagram and sends it back.
+    pub(crate) fn echo(&self) -> Done {
+        let mut from = Name::unspecified(None);
+        let (fd, mut buffer) = (self.as_raw_fd(), [0_u8; 64]);
+        // SAFETY: the kernel writes at most the lengths it is told.
+        let received = from.offer(|storage, length| unsafe {
+            libc::recvfrom(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0, storage.cast(), length)
+        });
+        sent(received)?;
+        self.send_to(&from, &buffer[..received.unsigned_abs()], 0)
+    }
+
     pub(crate) fn receive(&self) -> Done {
         let mut buffer = [0_u8; 2048];
         // SAFETY: the kernel writes at most the buffer's length.

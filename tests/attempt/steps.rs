@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use crate::{
-    ask, ring,
+    ask, own, ring,
     socket::{Name, Socket},
 };
 
@@ -32,10 +32,16 @@ impl State {
             }
             ("join", [directory]) => Some(write(&format!("{directory}/cgroup.procs"), "0")),
             ("write", [path, text]) => Some(write(path, text)),
+            ("open", [path]) => {
+                let file = std::fs::File::options().read(true).write(true).open(path);
+                Some(file.map(drop).map_err(|error| errno(&error)))
+            }
             ("exists", [path]) => Some(std::fs::metadata(path).map(drop).map_err(|error| errno(&error))),
             ("print", [path]) => Some(print(path)),
             ("fds", []) => Some(descriptors()),
             ("batch", []) => Some(batch()),
+            ("own-tcp", [listen, to]) => Some(own::tcp(listen.parse().ok()?, to.parse().ok()?)),
+            ("own-udp", [listen, to]) => Some(own::udp(listen.parse().ok()?, to.parse().ok()?)),
             ("namespace", []) => Some(ask::namespace()),
             ("lo", []) => Some(ask::loopback_up()),
             ("storm" | "follow", [server, asked, kind, count, port]) => {
@@ -98,6 +104,7 @@ impl State {
             }
             ("patience", [time]) => socket.patience(time.parse().ok()?),
             ("receive", []) => socket.receive(),
+            ("echo", []) => socket.echo(),
             ("hear", []) => ask::hear(socket, false),
             ("hearmsg", []) => ask::hear(socket, true),
             ("silence", [time]) => ask::silence(socket, Duration::from_millis(time.parse().ok()?)),

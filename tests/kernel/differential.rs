@@ -10,7 +10,7 @@ use std::{
 };
 
 use egress::{compile::memory::MemoryTables, enforce::KernelProgram};
-use egress_common::{Address, Decision, Flow, Hook, Transport, Verdict};
+use egress_common::{Address, Decision, Flow, Hook, Peer, Transport, Verdict};
 use egress_tests::{
     Attempt, Lab, policies,
     scope::{Scope, told},
@@ -220,7 +220,12 @@ fn destinations(random: &mut Random, policy: &Generated, count: usize) -> Vec<(S
 }
 
 fn flow(to: SocketAddr, transport: Transport) -> Flow {
-    Flow { transport, address: to.ip().into(), port: to.port(), local_port: 0 }
+    // On this host nobody listens: as good as the scope's own.
+    let canonical = to.ip().to_canonical();
+    // (0.0.0.0/8 but for its first address leads out as any other.)
+    let local = canonical.is_loopback() || canonical.is_unspecified();
+    let peer = if local { Peer::Own } else { Peer::Remote };
+    Flow { transport, address: to.ip().into(), port: to.port(), local_port: 0, peer }
 }
 
 /// Compares the kernel with the tables in memory; how many destinations were compared, and how many were allowed.

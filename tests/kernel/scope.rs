@@ -5,7 +5,7 @@ use std::{net::IpAddr, process::Command};
 use egress::{compile::Compiled, enforce::KernelProgram, scope::enforced::SLOT};
 use egress_common::{Address, Hook, Reason, Verdict};
 use egress_tests::{
-    Attempt, Case, Lab, Proof,
+    Attempt, Case, Lab, Proof, Servers,
     cases::{Honest, Told, allowed, case, denied, honest},
     foreign::Foreign,
     judge,
@@ -135,13 +135,16 @@ fn inside(compiled: &Compiled, address: &str) -> (Option<i32>, Vec<Told>) {
     (outcome.failure().map(|(_, errno)| errno), events.iter().map(told).collect())
 }
 
+/// Sockets of others: see `local.rs`.
 #[test]
-fn loopback_is_closed_unless_opened() {
+fn loopback_is_open_within_the_scope_unless_closed() {
     let refused = (Some(EPERM), vec![denied(Hook::Connect, Reason::Loopback)]);
-    assert_eq!(inside(&policies::lab(), "127.0.0.1:8080"), refused, "not set");
+    let own = (None, vec![(Verdict::Allow, Hook::Connect, Reason::Own)]);
+    assert_eq!(inside(&policies::lab(), "127.0.0.1:8080"), own, "not set");
+    assert_eq!(inside(&loopback("own"), "[::1]:8080"), own, "own");
+    assert_eq!(inside(&loopback("[8081]"), "127.0.0.1:8080"), own, "another port");
     assert_eq!(inside(&loopback("none"), "127.0.0.1:8080"), refused, "none");
     assert_eq!(inside(&loopback("none"), "[::1]:8080"), refused, "none");
-    assert_eq!(inside(&loopback("[8081]"), "127.0.0.1:8080"), refused, "another port");
 }
 
 #[test]
@@ -175,11 +178,12 @@ fn opened_loopback_is_no_way_to_the_wire() {
     }
 }
 
-/// Packets from a listed port are let go so that a listener can answer; that must not open every other port of the host
-/// to who binds the listed one.
+/// A listed port must not open every other port of the host to who binds it.
 #[test]
 fn a_listed_port_as_source_opens_nothing() {
     let lab = Lab::new().expect("the lab");
+    let udp = ["127.0.0.1:54", "[::1]:54"].map(|address| address.parse().expect("an address"));
+    let services = Servers::start_at(&lab.agent, &[54], &udp).expect("services of others");
     let mut scope = Scope::open(&loopback("[8080]")).expect("a scope");
     for (socket, bind, to) in [
         ("socket inet dgram", "bind 127.0.0.1:8080", "connect 127.0.0.1:54"),
@@ -197,6 +201,7 @@ fn a_listed_port_as_source_opens_nothing() {
     let steps = ["socket inet stream", "bind 127.0.0.1:8080", "connect 127.0.0.1:54"];
     let (outcome, _) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
     assert_eq!(outcome.failure(), Some(("connect", libc::EINPROGRESS)));
+    assert!(services.take().is_empty());
 }
 
 /// Flows to addresses that translation leads to backends which the policy does not list.
@@ -292,6 +297,11 @@ fn a_permitted_address_may_be_translated() {
     assert!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
     let mut scope = Scope::open(&policies::lab()).expect("a scope");
     judge::report(TRANSLATED.iter().filter_map(|case| judge::passes(case, &mut scope, &lab).err()));
+    // Without the hook of the options, which would refuse first.
+    let rest: Vec<_> =
+        KernelProgram::ALL.into_iter().filter(|program| *program != KernelProgram::Setsockopt).collect();
+    let mut scope = Scope::closed(&rest).expect("a scope");
+    scope.enforced.open(&policies::lab(), 0).expect("a policy");
     judge::report(NOT_TRANSLATED.iter().filter_map(|case| judge::refused(case, &mut scope, &lab).err()));
 }
 

@@ -14,6 +14,9 @@ fn instructions(engine: &Engine, program: KernelProgram) -> u32 {
         Program::CgroupSkb(program) => program.info(),
         Program::CgroupSock(program) => program.info(),
         Program::CgroupSockAddr(program) => program.info(),
+        Program::CgroupSockopt(program) => program.info(),
+        Program::CgroupSysctl(program) => program.info(),
+        Program::CgroupDevice(program) => program.info(),
         other => panic!("{other:?} is no cgroup program"),
     };
     info.expect("the kernel knows its program").verified_instruction_count().expect("a kernel from 5.16 on")

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Cgroup, Lab};
+use crate::{Cgroup, Lab, Namespace};
 
 /// Steps to perform, see the program's own `steps.rs`.
 #[derive(Clone, Debug)]
@@ -47,6 +47,15 @@ impl Outcome {
     /// How long the longest step took.
     pub fn longest(&self) -> Duration {
         self.steps.iter().map(|step| step.took).max().unwrap_or_default()
+    }
+
+    /// Waits for the program and reads what it says.
+    pub fn of(child: std::process::Child) -> Result<Self> {
+        let pid = child.id();
+        let output = child.wait_with_output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the contained program: {}: {errors}", output.status);
+        Self::parse(pid, std::str::from_utf8(&output.stdout)?)
     }
 
     /// Reads the program's lines.
@@ -97,9 +106,14 @@ impl<'a> Attempt<'a> {
 
     /// The command that performs it on the agent's side.
     pub fn command(&self, lab: &Lab) -> Command {
+        self.command_in(&lab.agent)
+    }
+
+    /// The command that performs it in a network namespace.
+    pub fn command_in(&self, namespace: &Namespace) -> Command {
         let mut command = Command::new(program());
         command.args(self.steps).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        lab.agent.place(&mut command);
+        namespace.place(&mut command);
         command
     }
 
@@ -112,11 +126,6 @@ impl<'a> Attempt<'a> {
         if let Some(user) = self.user {
             become_user(&mut command, user);
         }
-        let child = command.spawn().context("start the contained program")?;
-        let pid = child.id();
-        let output = child.wait_with_output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{:?}: {}: {errors}", self.steps, output.status);
-        Outcome::parse(pid, std::str::from_utf8(&output.stdout)?)
+        Outcome::of(command.spawn().context("start the contained program")?)
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 pub enum Proof {
     /// Any packet to this address.
     To(IpAddr),
+    /// Any packet from this address.
+    From(IpAddr),
     /// Any packet that carries this text.
     Carries(&'static str),
     /// Any packet of this protocol to this address.
@@ -27,6 +29,7 @@ impl Proof {
     pub fn in_frames(&self, frames: &[Frame]) -> bool {
         match *self {
             Self::To(address) => reached(frames, address),
+            Self::From(address) => frames.iter().any(|frame| frame.from == address),
             Self::Carries(text) => frames.iter().any(|frame| frame.carries(text)),
             Self::Protocol(protocol, address) => {
                 frames.iter().any(|frame| frame.protocol == protocol && frame.to == address)

@@ -29,6 +29,7 @@ pub use cgroup::Cgroup;
 pub use names::Names;
 pub use namespace::Namespace;
 pub use network::Lab;
+pub use servers::Servers;
 
 /// Fails the test if it does not run as root: it could prove nothing.
 pub fn require_root() {

@@ -32,6 +32,10 @@ pub mod address {
     pub const BAD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x66, 0, 0, 0, 0, 0x66);
     /// Not allowed, on the link itself.
     pub const BAD_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
+    /// Nobody's in the lab.
+    pub const ELSEWHERE4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+    /// Nobody's in the lab.
+    pub const ELSEWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 9);
     /// Where the lab's own marks go.
     pub const MARK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 }

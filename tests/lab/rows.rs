@@ -3,13 +3,13 @@
 //! Longer than other files because it is a table. Addresses are those of [`crate::network::address`]; allowed is port
 //! 443 of 203.0.113.10 and 2001:db8:10::10, over TCP and UDP.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use egress_common::{Hook, Reason};
 
 use crate::{
     cases::{Case, Honest, Proof, Told, allowed, case, denied, honest},
-    network::address::{BAD_LINK, BAD4, BAD6, GATEWAY4, GOOD4},
+    network::address::{BAD_LINK, BAD4, BAD6, ELSEWHERE4, ELSEWHERE6, GATEWAY4, GOOD4},
 };
 
 const EPERM: i32 = libc::EPERM;
@@ -359,9 +359,6 @@ pub const CREATE_ROWS: &[Case] = &[
     ),
 ];
 
-const NOT_PLAIN: &[Told] = &[denied(Hook::Packet, Reason::NotPlain)];
-/// A TCP socket whose connect was allowed and whose packets are refused.
-const NOT_PLAIN_TCP: &[Told] = &[allowed(Hook::Connect), denied(Hook::Packet, Reason::NotPlain)];
 const NOT_PLAIN_SENT: &[Told] = &[allowed(Hook::Sendmsg), denied(Hook::Packet, Reason::NotPlain)];
 
 /// What only the packet shows.
@@ -491,21 +488,6 @@ pub const PACKET_ROWS: &[Case] = &[
         &[allowed(Hook::Sendmsg), denied(Hook::Packet, Reason::NoRule)],
     ),
     case(
-        // Loose source route by way of 203.0.113.66.
-        "UDP with a loose source route",
-        &[DGRAM4, "option 0 4 01830704cb007142", "sendto 203.0.113.10:443 leak"],
-        TO_BAD4,
-        AT_SENDTO,
-        NOT_PLAIN_SENT,
-    ),
-    case(
-        "connected UDP with a loose source route",
-        &[DGRAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak"],
-        TO_BAD4,
-        AT_SEND,
-        NOT_PLAIN,
-    ),
-    case(
         // IP_RETOPTS is 7.
         "UDP with a source route in a control message",
         &[DGRAM4, "cmsgto 203.0.113.10:443 0 7 01830704cb007142 leak"],
@@ -513,35 +495,52 @@ pub const PACKET_ROWS: &[Case] = &[
         ("cmsgto", EPERM),
         NOT_PLAIN_SENT,
     ),
+];
+
+const AT_OPTION: (&str, i32) = ("option", EPERM);
+const OPTION: &[Told] = &[denied(Hook::Setsockopt, Reason::SocketOption)];
+/// A TCP socket whose connect was allowed before.
+const CONNECTED_OPTION: &[Told] = &[allowed(Hook::Connect), denied(Hook::Setsockopt, Reason::SocketOption)];
+
+/// Options that lead packets elsewhere, or send data of their own.
+pub const SETSOCKOPT_ROWS: &[Case] = &[
+    case(
+        // Loose source route by way of 203.0.113.66.
+        "UDP with a loose source route",
+        &[DGRAM4, "option 0 4 01830704cb007142", "sendto 203.0.113.10:443 leak"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        "connected UDP with a loose source route",
+        &[DGRAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
     case(
         // Strict source route by way of the gateway, which is on the link.
         "UDP with a strict source route",
         &[DGRAM4, "option 0 4 01890704c0000201", "sendto 203.0.113.10:443 leak"],
         Proof::To(IpAddr::V4(GATEWAY4)),
-        AT_SENDTO,
-        NOT_PLAIN_SENT,
+        AT_OPTION,
+        OPTION,
     ),
-    Case {
-        repeats: true,
-        ..case(
-            "TCP with a loose source route",
-            &[STREAM4, "option 0 4 01830704cb007142", "connect 203.0.113.10:443"],
-            TO_BAD4,
-            ("connect", libc::EINPROGRESS),
-            NOT_PLAIN_TCP,
-        )
-    },
-    Case {
-        refusal: None,
-        repeats: true,
-        ..case(
-            "TCP with a source route set after the connect",
-            &[STREAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak", "sleep 20"],
-            Proof::Options(IpAddr::V4(GOOD4)),
-            AT_SEND,
-            NOT_PLAIN_TCP,
-        )
-    },
+    case(
+        "TCP with a loose source route",
+        &[STREAM4, "option 0 4 01830704cb007142", "connect 203.0.113.10:443"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        "TCP with a source route set after the connect",
+        &[STREAM4, "connect 203.0.113.10:443", "option 0 4 01830704cb007142", "send leak", "sleep 20"],
+        Proof::Options(IpAddr::V4(GOOD4)),
+        AT_OPTION,
+        CONNECTED_OPTION,
+    ),
     case(
         // IPV6_RTHDR is 57; a segment routing header whose first segment is 2001:db8:66::66.
         "UDP with a routing header",
@@ -552,8 +551,8 @@ pub const PACKET_ROWS: &[Case] = &[
             "sendto [2001:db8:10::10]:443 leak",
         ],
         TO_BAD6,
-        AT_SENDTO,
-        NOT_PLAIN_SENT,
+        AT_OPTION,
+        OPTION,
     ),
     case(
         "connected UDP with a routing header",
@@ -565,57 +564,143 @@ pub const PACKET_ROWS: &[Case] = &[
             "send leak",
         ],
         TO_BAD6,
-        AT_SEND,
-        NOT_PLAIN,
+        AT_OPTION,
+        OPTION,
     ),
-    Case {
-        repeats: true,
-        ..case(
-            "TCP with a routing header",
-            &[
-                STREAM6,
-                "option 41 57 000404010100000000000000000000000000000000000000\
-                 20010db8006600000000000000000066",
-                "connect [2001:db8:10::10]:443",
-            ],
-            TO_BAD6,
-            ("connect", libc::EINPROGRESS),
-            NOT_PLAIN_TCP,
-        )
-    },
-    Case {
-        refusal: None,
-        repeats: true,
-        ..case(
-            "TCP with a routing header set after the connect",
-            &[
-                STREAM6,
-                "connect [2001:db8:10::10]:443",
-                "option 41 57 000404010100000000000000000000000000000000000000\
-                 20010db8006600000000000000000066",
-                "send leak",
-                "sleep 20",
-            ],
-            TO_BAD6,
-            AT_SEND,
-            NOT_PLAIN_TCP,
-        )
-    },
+    case(
+        "TCP with a routing header",
+        &[
+            STREAM6,
+            "option 41 57 000404010100000000000000000000000000000000000000\
+             20010db8006600000000000000000066",
+            "connect [2001:db8:10::10]:443",
+        ],
+        TO_BAD6,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        "TCP with a routing header set after the connect",
+        &[
+            STREAM6,
+            "connect [2001:db8:10::10]:443",
+            "option 41 57 000404010100000000000000000000000000000000000000\
+             20010db8006600000000000000000066",
+            "send leak",
+            "sleep 20",
+        ],
+        TO_BAD6,
+        AT_OPTION,
+        CONNECTED_OPTION,
+    ),
     case(
         // IPV6_DSTOPTS is 59; a padding option that holds text.
         "text in destination options to an allowed host",
         &[DGRAM6, "option 41 59 00001e046c65616b", "sendto [2001:db8:10::10]:443 fine"],
         Proof::Carries("leak"),
-        AT_SENDTO,
-        NOT_PLAIN_SENT,
+        AT_OPTION,
+        OPTION,
     ),
     case(
         // IPV6_HOPOPTS is 54.
         "text in hop-by-hop options to an allowed host",
         &[DGRAM6, "option 41 54 00001e046c65616b", "sendto [2001:db8:10::10]:443 fine"],
         Proof::Carries("leak"),
-        AT_SENDTO,
-        NOT_PLAIN_SENT,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // IP_ADD_MEMBERSHIP is 35: the report names the group, and with it three bytes of the program's choice.
+        "IGMP join",
+        &[DGRAM4, "option 0 35 efabcdef00000000", "sleep 60"],
+        Proof::Protocol(2, IpAddr::V4(Ipv4Addr::new(224, 0, 0, 22))),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // IP_ADD_SOURCE_MEMBERSHIP is 39.
+        "IGMP join of one source",
+        &[DGRAM4, "option 0 39 efabcdef00000000cb007142", "sleep 60"],
+        Proof::Protocol(2, IpAddr::V4(Ipv4Addr::new(224, 0, 0, 22))),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // MCAST_JOIN_GROUP is 42; a sockaddr_in after the interface.
+        "IGMP join by the protocol-independent option",
+        &[
+            DGRAM4,
+            "option 0 42 020000000000000002000000efabcdef00000000000000000000000000000000000000000000000000000000\
+             000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+             000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+            "sleep 60",
+        ],
+        Proof::Protocol(2, IpAddr::V4(Ipv4Addr::new(224, 0, 0, 22))),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // IPV6_ADD_MEMBERSHIP is 20: the report has eight bytes and more of the program's choice.
+        "MLD join",
+        &[DGRAM6, "option 41 20 ff05000000000000006c65616b6c656102000000", "sleep 60"],
+        Proof::Protocol(0, IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16))),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // SO_BINDTODEVICE is 25: agent0.
+        "SO_BINDTODEVICE",
+        &[DGRAM4, "option 1 25 6167656e743000", "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // SO_BINDTOIFINDEX is 62.
+        "SO_BINDTOIFINDEX",
+        &[DGRAM4, "option 1 62 02000000", "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // SO_MARK is 36: routing rules of the host may go by it.
+        "SO_MARK",
+        &[DGRAM4, "option 1 36 01000000", "sendto 203.0.113.66:443 leak"],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // IP_TRANSPARENT is 19: from an address of somebody else, so that the answer goes there.
+        "IP_TRANSPARENT",
+        &[DGRAM4, "option 0 19 01000000", "bind 198.51.100.9:7", "sendto 203.0.113.10:443 leak"],
+        Proof::From(IpAddr::V4(ELSEWHERE4)),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // IPV6_FREEBIND is 78, and needs no privilege to send as somebody else.
+        "IPV6_FREEBIND",
+        &[DGRAM6, "option 41 78 01000000", "bind [2001:db8:99::9]:7", "sendto [2001:db8:10::10]:443 leak"],
+        Proof::From(IpAddr::V6(ELSEWHERE6)),
+        AT_OPTION,
+        OPTION,
+    ),
+    case(
+        // TCP_REPAIR is 19: a connection without a handshake.
+        "TCP_REPAIR",
+        &[
+            STREAM4,
+            "option 6 19 01000000",
+            "bind 192.0.2.2:7",
+            "connect 203.0.113.66:443",
+            "option 6 19 00000000",
+            "send leak",
+        ],
+        TO_BAD4,
+        AT_OPTION,
+        OPTION,
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -192,7 +192,13 @@ impl<'a> Run<'a> {
 
     /// Runs a prepared command to its end.
     pub fn end_of(&self, command: &mut Command) -> Result<Ended> {
-        let output = command.output().context("start egress")?;
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.ended(command.spawn().context("start egress")?)
+    }
+
+    /// Waits for the end of a run that was started with piped output.
+    pub fn ended(&self, child: Child) -> Result<Ended> {
+        let output = child.wait_with_output()?;
         Ok(Ended {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use egress::{
     compile::Compiled,
@@ -87,12 +87,8 @@ impl Scope {
         self.events();
         let mut command = attempt.command(lab);
         self.place(&mut command)?;
-        let child = command.spawn().context("start the contained program")?;
-        let pid = child.id();
-        let output = child.wait_with_output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{attempt:?}: {}: {errors}", output.status);
-        let outcome = Outcome::parse(pid, std::str::from_utf8(&output.stdout)?)?;
+        let outcome = Outcome::of(command.spawn().context("start the contained program")?)?;
+        let pid = outcome.pid;
         let mut events = self.events();
         events.retain(|event| event.owner.tgid == pid || event.owner.tgid == 0);
         Ok((outcome, events))
@@ -144,8 +140,7 @@ pub fn moved(before: &Counters, after: &Counters) -> Vec<(Told, u64)> {
     for verdict in Verdict::ALL {
         for hook in Hook::ALL {
             for reason in Reason::ALL {
-                let count =
-                    |counters: &Counters| counters.attempts[verdict as usize][hook as usize][reason as usize];
+                let count = |counters: &Counters| counters.count(verdict, hook, reason);
                 let difference = count(after) - count(before);
                 if difference > 0 {
                     found.push(((verdict, hook, reason), difference));

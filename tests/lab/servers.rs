@@ -45,8 +45,18 @@ struct Sockets {
 }
 
 impl Servers {
+    /// On these TCP ports, under every address, and these UDP ports, under the lab's main ones.
     pub(crate) fn start(net: &Namespace, tcp: &[u16], udp: &[u16]) -> Result<Self> {
-        let sockets = net.enter(|| Sockets::open(tcp, udp))?;
+        let ips: [IpAddr; 4] =
+            [address::GOOD4.into(), address::GOOD6.into(), address::BAD4.into(), address::BAD6.into()];
+        let udp: Vec<_> =
+            ips.iter().flat_map(|ip| udp.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
+        Self::start_at(net, tcp, &udp)
+    }
+
+    /// On these TCP ports, under every address, and on these UDP addresses.
+    pub fn start_at(namespace: &Namespace, tcp: &[u16], udp: &[SocketAddr]) -> Result<Self> {
+        let sockets = namespace.enter(|| Sockets::open(tcp, udp))?;
         let received = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
@@ -72,7 +82,7 @@ impl Drop for Servers {
 }
 
 impl Sockets {
-    fn open(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<Self> {
+    fn open(tcp_ports: &[u16], udp_addresses: &[SocketAddr]) -> Result<Self> {
         let mut listeners = Vec::new();
         for port in tcp_ports {
             let listener = TcpListener::bind(("::", *port)).with_context(|| format!("listen on {port}"))?;
@@ -80,15 +90,10 @@ impl Sockets {
             listeners.push(listener);
         }
         let mut udp = Vec::new();
-        let (good, bad) =
-            ([address::GOOD4.into(), address::GOOD6.into()], [address::BAD4.into(), address::BAD6.into()]);
-        for ip in good.into_iter().chain(bad) {
-            for port in udp_ports.iter().copied() {
-                let ip: IpAddr = ip;
-                let socket = UdpSocket::bind((ip, port)).with_context(|| format!("bind {ip}:{port}"))?;
-                socket.set_nonblocking(true)?;
-                udp.push(socket);
-            }
+        for address in udp_addresses {
+            let socket = UdpSocket::bind(address).with_context(|| format!("bind {address}"))?;
+            socket.set_nonblocking(true)?;
+            udp.push(socket);
         }
         Ok(Self { listeners, udp, connections: Vec::new() })
     }

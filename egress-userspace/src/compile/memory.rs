@@ -38,6 +38,9 @@ impl MemoryTables {
             epoch: 1,
             audit: u8::from(compiled.audit),
             blocks: u8::from(compiled.needs_blocks()),
+            inbound: compiled.inbound,
+            own: u8::from(compiled.own),
+            icmp: u8::from(compiled.icmp),
             ..Scope::default()
         };
         Self { networks, ports, permits: BTreeMap::new(), scope, now: Cell::new(0) }

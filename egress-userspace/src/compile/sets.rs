@@ -60,7 +60,12 @@ fn one_span(runs: &[Run]) -> Option<Span> {
     if !runs.iter().all(same) {
         return None;
     }
-    let bit = |run: &Run| if run.transport == Transport::Tcp as u8 { Span::TCP } else { Span::UDP };
+    let bit = |run: &Run| match Transport::from_protocol(run.transport) {
+        Some(Transport::Tcp) => Span::TCP,
+        Some(Transport::Udp) => Span::UDP,
+        Some(Transport::Icmp) => Span::ICMP,
+        None => 0,
+    };
     Some(Span {
         rule: runs[0].rule,
         first: runs[0].range.first,

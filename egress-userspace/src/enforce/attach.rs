@@ -6,11 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::{
-    CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
-    links::{FdLink, LinkError},
-};
-
 use super::{EnforceError, Engine, KernelProgram, sys};
 
 /// The programs of one scope, attached to its cgroup and pinned. Pins outlive this value and the process:
@@ -66,67 +61,11 @@ impl Engine {
         program: KernelProgram,
         cgroup: BorrowedFd<'_>,
         path: &Path,
-    ) -> Result<FdLink, EnforceError> {
-        let loaded = self
-            .ebpf
-            .program_mut(program.name())
-            .ok_or_else(|| EnforceError::other("find a program", program.name()))?;
-        // "Single" is what the library calls flags of zero; a link allows others beside it by nature.
-        link(loaded, cgroup, CgroupAttachMode::Single).map_err(|error| match error {
-            AttachError::Program(ProgramError::SyscallError(error)) => refusal(program, path, error.io_error),
-            AttachError::Program(error) => {
-                EnforceError::Attach { program, cgroup: path.to_owned(), reason: error.to_string() }
-            }
-            AttachError::NoLink(error) => EnforceError::Attach {
-                program,
-                cgroup: path.to_owned(),
-                reason: format!(
-                    "the kernel gave no link ({error}), and an attach without one dies with this process"
-                ),
-            },
-        })
+    ) -> Result<OwnedFd, EnforceError> {
+        let loaded = self.program_fd(program)?;
+        // A link allows others beside it by nature, and there is no attach without one to fall back to.
+        sys::link_cgroup(loaded, cgroup, program.attach_type()).map_err(|error| refusal(program, path, error))
     }
-}
-
-enum AttachError {
-    Program(ProgramError),
-    NoLink(LinkError),
-}
-
-impl From<ProgramError> for AttachError {
-    fn from(error: ProgramError) -> Self {
-        Self::Program(error)
-    }
-}
-
-impl From<LinkError> for AttachError {
-    fn from(error: LinkError) -> Self {
-        Self::NoLink(error)
-    }
-}
-
-/// The library falls back to an attach without a link where it cannot read the kernel's version; the conversion to
-/// [`FdLink`] is what refuses that.
-fn link(
-    program: &mut Program,
-    cgroup: BorrowedFd<'_>,
-    mode: CgroupAttachMode,
-) -> Result<FdLink, AttachError> {
-    Ok(match program {
-        Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
-            FdLink::try_from(program.take_link(id)?)?
-        }
-        Program::CgroupSock(program) => {
-            let id = program.attach(cgroup, mode)?;
-            FdLink::try_from(program.take_link(id)?)?
-        }
-        Program::CgroupSockAddr(program) => {
-            let id = program.attach(cgroup, mode)?;
-            FdLink::try_from(program.take_link(id)?)?
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType.into()),
-    })
 }
 
 /// EPERM from an attach means a program of somebody else that allows no others, here or above.
@@ -148,11 +87,10 @@ fn refusal(program: KernelProgram, path: &Path, error: io::Error) -> EnforceErro
 }
 
 impl Attachment {
-    fn add(&mut self, program: KernelProgram, link: FdLink) -> Result<(), EnforceError> {
+    fn add(&mut self, program: KernelProgram, link: OwnedFd) -> Result<(), EnforceError> {
         let path = self.directory.join(program.name());
         let pin = |source| EnforceError::Pin { program, directory: self.directory.clone(), source };
-        link.pin(&path).map_err(|error| pin(io::Error::other(error)))?;
-        let link = sys::open_pin(&path).map_err(pin)?;
+        sys::pin(link.as_fd(), &path).map_err(pin)?;
         tracing::debug!(program = program.name(), pin = %path.display(), "attached and pinned");
         self.links.push((program, link));
         Ok(())

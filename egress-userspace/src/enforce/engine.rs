@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
     thread,
 };
 
@@ -37,6 +37,13 @@ impl Default for Limits {
     }
 }
 
+/// What a kernel offers to programs, as the verifier shows.
+#[derive(Clone, Copy)]
+struct Offers {
+    typed_errno: bool,
+    current: bool,
+}
+
 /// The loaded programs and maps. Dropping it detaches nothing that is pinned.
 pub struct Engine {
     pub(super) ebpf: Ebpf,
@@ -60,23 +67,31 @@ impl Engine {
     /// [`EnforceError`]; nothing stays in the kernel then.
     pub fn load_programs(limits: &Limits, programs: &[KernelProgram]) -> Result<Self, EnforceError> {
         raise_memlock();
-        match Self::try_load(limits, programs, true) {
-            // Before 5.18 there is no bpf_set_retval: the program gets EPERM instead of EPROTONOSUPPORT.
-            Err(EnforceError::Verifier { program, .. }) if program == KernelProgram::Create.name() => {
-                Self::try_load(limits, programs, false)
+        let mut offers = Offers { typed_errno: true, current: true };
+        loop {
+            let error = match Self::try_load(limits, programs, offers) {
+                Err(error) => error,
+                loaded => return loaded,
+            };
+            let EnforceError::Verifier { program, .. } = &error else { return Err(error) };
+            let is = |known: KernelProgram| program == known.name();
+            if offers.typed_errno && is(KernelProgram::Create) {
+                // Before 5.18 there is no bpf_set_retval: the program gets EPERM instead of EPROTONOSUPPORT.
+                offers.typed_errno = false;
+            } else if offers.current && (is(KernelProgram::Sysctl) || is(KernelProgram::Device)) {
+                offers.current = false;
+            } else {
+                return Err(error);
             }
-            result => result,
         }
     }
 
-    fn try_load(
-        limits: &Limits,
-        programs: &[KernelProgram],
-        typed_errno: bool,
-    ) -> Result<Self, EnforceError> {
-        let set_retval = u8::from(typed_errno);
+    fn try_load(limits: &Limits, programs: &[KernelProgram], offers: Offers) -> Result<Self, EnforceError> {
+        let typed_errno = offers.typed_errno;
+        let (set_retval, current) = (u8::from(typed_errno), u8::from(offers.current));
         let mut ebpf = loader()
             .override_global("SET_RETVAL", &set_retval, true)
+            .override_global("CURRENT_KNOWN", &current, true)
             .map_max_entries("PERMITS", limits.permits)
             .map_max_entries("NETWORKS", limits.networks)
             .map_max_entries("PORTS", limits.ports)
@@ -115,6 +130,12 @@ impl Engine {
     /// A loaded program, for measurements.
     pub fn program(&self, program: KernelProgram) -> Option<&Program> {
         self.ebpf.program(program.name())
+    }
+
+    pub(super) fn program_fd(&self, program: KernelProgram) -> Result<BorrowedFd<'_>, EnforceError> {
+        let loaded = self.program(program);
+        let missing = || EnforceError::other("find a loaded program", program.name());
+        loaded.and_then(|program| program.fd().ok()).map(AsFd::as_fd).ok_or_else(missing)
     }
 
     pub(super) fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, EnforceError> {
@@ -156,6 +177,9 @@ fn load_program(ebpf: &mut Ebpf, program: KernelProgram) -> Result<(), EnforceEr
         Program::CgroupSkb(loaded) => loaded.load(),
         Program::CgroupSock(loaded) => loaded.load(),
         Program::CgroupSockAddr(loaded) => loaded.load(),
+        Program::CgroupSockopt(loaded) => loaded.load(),
+        Program::CgroupSysctl(loaded) => loaded.load(),
+        Program::CgroupDevice(loaded) => loaded.load(),
         _ => return Err(missing()),
     };
     result.map_err(|error| match error {

@@ -25,12 +25,21 @@ pub enum KernelProgram {
     Getpeername4,
     /// Peers as they are shown, IPv6 and IPv4-mapped.
     Getpeername6,
+    /// What comes in from outside.
+    Ingress,
+    /// Options that lead packets elsewhere, or send data of their own.
+    Setsockopt,
+    /// Kernel settings that root writes.
+    Sysctl,
+    /// Devices that carry packets or memory.
+    Device,
 }
 
 impl KernelProgram {
     /// All of them, the boundary first: what is attached first covers the time until the rest is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Packet,
+        Self::Ingress,
         Self::Create,
         Self::Connect4,
         Self::Connect6,
@@ -40,6 +49,9 @@ impl KernelProgram {
         Self::Recvmsg6,
         Self::Getpeername4,
         Self::Getpeername6,
+        Self::Setsockopt,
+        Self::Sysctl,
+        Self::Device,
     ];
 
     /// Name of the program in the object, in the kernel and of its pin.
@@ -55,6 +67,10 @@ impl KernelProgram {
             Self::Recvmsg6 => "recvmsg6",
             Self::Getpeername4 => "getpeername4",
             Self::Getpeername6 => "getpeername6",
+            Self::Ingress => "ingress",
+            Self::Setsockopt => "setsockopt",
+            Self::Sysctl => "sysctl",
+            Self::Device => "device",
         }
     }
 
@@ -71,6 +87,10 @@ impl KernelProgram {
             Self::Recvmsg6 => bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG,
             Self::Getpeername4 => bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
             Self::Getpeername6 => bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+            Self::Ingress => bpf_attach_type::BPF_CGROUP_INET_INGRESS,
+            Self::Setsockopt => bpf_attach_type::BPF_CGROUP_SETSOCKOPT,
+            Self::Sysctl => bpf_attach_type::BPF_CGROUP_SYSCTL,
+            Self::Device => bpf_attach_type::BPF_CGROUP_DEVICE,
         };
         attach_type as u32
     }
@@ -88,6 +108,10 @@ impl KernelProgram {
             Self::Recvmsg6 => "cgroup/recvmsg6",
             Self::Getpeername4 => "cgroup/getpeername4",
             Self::Getpeername6 => "cgroup/getpeername6",
+            Self::Ingress => "cgroup_skb/ingress",
+            Self::Setsockopt => "cgroup/setsockopt",
+            Self::Sysctl => "cgroup/sysctl",
+            Self::Device => "cgroup/dev",
         }
     }
 }

@@ -177,16 +177,48 @@ pub fn query_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<(u32
     Ok((flags, ids[..count].to_vec()))
 }
 
+/// Attaches a loaded program to a cgroup as a link, beside whatever else is there.
+///
+/// # Errors
+/// `bpf(2)` `BPF_LINK_CREATE`: EINVAL where the kernel lacks the hook, EPERM where another program allows none beside it.
+pub fn link_cgroup(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = fd(program);
+    attr.link_create.__bindgen_anon_2.target_fd = fd(cgroup);
+    attr.link_create.attach_type = attach_type;
+    owned(call(bpf_cmd::BPF_LINK_CREATE, &mut attr)?)
+}
+
+/// Pins an object in a BPF file system.
+///
+/// # Errors
+/// `bpf(2)` `BPF_OBJ_PIN`.
+pub fn pin(object: BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = fd(object);
+    call(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
 /// Opens a pinned object.
 ///
 /// # Errors
 /// `bpf(2)` `BPF_OBJ_GET`.
 pub fn open_pin(path: &std::path::Path) -> io::Result<OwnedFd> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let path = c_path(path)?;
     let mut attr = zeroed();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    let fd = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    owned(call(bpf_cmd::BPF_OBJ_GET, &mut attr)?)
+}
+
+fn c_path(path: &std::path::Path) -> io::Result<std::ffi::CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// A descriptor that a call returned.
+fn owned(fd: i64) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel just gave this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

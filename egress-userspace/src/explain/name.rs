@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use egress_common::{Address, Decision, Flow, Reason, RuleId};
+use egress_common::{Address, Decision, Flow, Peer, Reason, RuleId};
 
 use super::{ANY_ADDRESS, Destination, remedy::wider};
 use crate::{
@@ -86,7 +86,7 @@ pub(super) fn decide(
         }
     }
     let (transport, port) = (destination.transport, destination.port);
-    let flow = Flow { transport, address: ANY_ADDRESS.into(), port, local_port: 0 };
+    let flow = Flow { transport, address: ANY_ADDRESS.into(), port, local_port: 0, peer: Peer::Remote };
     let decision = tables.decide(&flow);
     if asked.reason == DnsReason::DenyRule {
         notes.push("the name is denied; an address that it shares with an allowed name is not".into());

@@ -43,7 +43,22 @@ pub fn remedy(
         Reason::NoPolicy | Reason::DenyRule | Reason::Transport | Reason::NotPlain | Reason::SocketType => {
             None
         }
-        Reason::Rule | Reason::Permit | Reason::Dns => None,
+        Reason::Inbound => Some(format!("inbound: [{port}]")),
+        Reason::Rule
+        | Reason::Permit
+        | Reason::Dns
+        | Reason::Own
+        | Reason::SocketOption
+        | Reason::Unix
+        | Reason::Family
+        | Reason::Descriptor
+        | Reason::Process
+        | Reason::Cgroup
+        | Reason::Bpf
+        | Reason::Namespace
+        | Reason::Sysctl
+        | Reason::Device
+        | Reason::Syscall => None,
     }
 }
 

@@ -226,7 +226,7 @@ fn counts(counters: &Counters) -> Vec<Count> {
     for verdict in Verdict::ALL {
         for hook in Hook::ALL {
             for reason in Reason::ALL {
-                let count = counters.attempts[verdict as usize][hook as usize][reason as usize];
+                let count = counters.count(verdict, hook, reason);
                 if count > 0 {
                     let (verdict, hook, reason) = (verdict.name(), hook.name(), reason.name());
                     counts.push(Count { verdict, hook, reason, count });

@@ -343,6 +343,19 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",
+        Reason::Own => "it is a socket of the same scope",
+        Reason::Inbound => "it comes from outside the scope, and `inbound:` does not open the port",
+        Reason::SocketOption => "the option sends data of its own, or leads packets elsewhere than they say",
+        Reason::Unix => "it is a unix socket of a process outside, which no `unix` rule opens",
+        Reason::Family => "sockets of this family lead out past IP",
+        Reason::Descriptor => "the socket was made outside the scope",
+        Reason::Process => "the process is outside the scope",
+        Reason::Cgroup => "it would leave the scope",
+        Reason::Bpf => "bpf(2) could detach what enforces the policy",
+        Reason::Namespace => "it leads to another network, or to the cgroups",
+        Reason::Sysctl => "kernel settings reach beyond the scope",
+        Reason::Device => "the device carries packets or memory past the scope",
+        Reason::Syscall => "the call is taken away at launch; `--permit` gives it back",
     }
 }
 

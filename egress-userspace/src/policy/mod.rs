@@ -13,6 +13,7 @@ mod ports;
 mod print;
 mod query_type;
 mod reader;
+mod restriction;
 mod settings;
 mod source;
 mod target;
@@ -30,6 +31,7 @@ pub use model::{
 };
 pub(crate) use query_type::may_be_listed;
 pub use query_type::query_type_name;
+pub use restriction::Restriction;
 pub use source::Source;
 pub(crate) use target::host as parse_host;
 

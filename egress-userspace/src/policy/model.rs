@@ -169,9 +169,10 @@ pub enum Loopback {
 }
 
 /// The `unix:` setting.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Unix {
     /// Sockets of the same scope.
+    #[default]
     Own,
     /// Every socket.
     Any,

@@ -90,6 +90,13 @@ impl EnforcedScope {
             blocks: u8::from(compiled.needs_blocks()),
             dns_port,
             event_rate: EVENT_RATE,
+            inbound: compiled.inbound,
+            broker: 0,
+            level: 0,
+            own: u8::from(compiled.own),
+            unix_open: 1,
+            icmp: u8::from(compiled.icmp),
+            pad: 0,
         };
         self.engine.set_scope(self.cgroup.id(), &state)?;
         self.attachment.verify()

@@ -249,6 +249,7 @@ fn all_destinations() -> Vec<Flow> {
                     address,
                     port,
                     local_port,
+                    peer: egress_common::Peer::Remote,
                 }));
             }
         }

@@ -85,7 +85,7 @@ fn is_refusal(reason: DnsReason) -> bool {
 fn limit(waiter: &Waiter) -> usize {
     match waiter.way.transport() {
         Transport::Udp => reply::udp_limit(&waiter.question),
-        Transport::Tcp => reply::TCP_LIMIT,
+        Transport::Tcp | Transport::Icmp => reply::TCP_LIMIT,
     }
 }
 
