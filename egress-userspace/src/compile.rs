@@ -4,14 +4,17 @@
 pub mod memory;
 pub(crate) mod networks;
 mod sets;
+mod unix;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use egress_common::{Address, Network, NetworkKey, Permit, PermitKey, PortKey, PortRule, RuleId, Transport};
+use ipnet::IpNet;
 
-use crate::policy::{Action, Dns, Loopback, Mode, Policy, Rule, Target, Unix, covers};
+use crate::policy::{Action, Dns, Inbound, Loopback, Mode, Policy, Rule, Target, Unix, covers};
 
 pub use crate::policy::{Origin, PortRange};
+pub use unix::{UnixName, UnixRule};
 
 /// A rule as people see it: what a verdict, an event and a counter name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,8 +36,10 @@ pub struct HostRule {
     pub ports: Vec<PortRange>,
     /// The transports it opens.
     pub transports: Vec<Transport>,
-    /// Whether it may resolve to private, loopback and CGNAT addresses.
+    /// Whether it may resolve to private, loopback and CGNAT addresses, and those of the host itself.
     pub private: bool,
+    /// Addresses of the host itself, which only `private` lets it resolve to.
+    pub own: Arc<[IpAddr]>,
 }
 
 /// A compiled policy: everything that the kernel's tables need, apart from what names resolve to.
@@ -62,30 +67,27 @@ pub struct Compiled {
     pub icmp: bool,
     /// Unix sockets.
     pub unix: Unix,
-    /// Rules about unix sockets of processes outside, in the order of their numbers.
+    /// Rules about unix sockets, in the order of their numbers; `unix: any` is one too.
     pub unix_rules: Vec<UnixRule>,
+    /// Addresses of the host itself, apart from those of its loopback networks, which are special everywhere.
+    pub own_addresses: Arc<[IpAddr]>,
 }
 
-/// A rule about unix sockets of processes outside the scope.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UnixRule {
-    /// Its number.
-    pub id: RuleId,
-    /// Opens, or closes whatever opens.
-    pub allow: bool,
-    /// Path that the socket is bound to, or `@` and an abstract name; a `*`, only ever the last character, stands for any
-    /// rest.
-    pub pattern: String,
-}
-
-/// Compiles a policy. It opens no resolver: names are asked by the supervisor, from outside the scope.
+/// Compiles a policy for a host of which no address is known.
 pub fn compile(policy: &Policy) -> Compiled {
-    let audit = policy.mode == Mode::Audit;
+    compile_on(policy, &[])
+}
+
+/// Compiles a policy for a host that has these addresses. They are the host itself as 127.0.0.1 is: no wide rule speaks of
+/// them. It opens no resolver: names are asked by the supervisor, from outside the scope.
+pub fn compile_on(policy: &Policy, own: &[IpAddr]) -> Compiled {
+    let own = networks::own(own);
     let mut compiled = Compiled {
-        audit,
+        audit: policy.mode == Mode::Audit,
         dns: policy.dns.clone(),
         own: policy.loopback != Loopback::None,
         unix: policy.unix,
+        own_addresses: own.iter().map(|address| address.to_ip()).collect(),
         ..Compiled::default()
     };
     let mut covers = Vec::new();
@@ -94,12 +96,17 @@ pub fn compile(policy: &Policy) -> Compiled {
         match &rule.target {
             Target::Network(network) => covers.push(networks::Cover::of_rule(id, *network, rule)),
             Target::Host { name, private, .. } => compiled.host(id, name, *private, rule),
-            Target::Unix(_) => {}
+            Target::Unix(pattern) => {
+                compiled.unix_rules.extend(UnixRule::all(id, rule.action == Action::Allow, pattern));
+            }
         }
     }
     compiled.drop_denied_names();
+    compiled.icmp = compiled.opens_icmp(&covers);
     compiled.loopback(policy, &mut covers);
-    networks::merge(&covers, &mut compiled);
+    compiled.unix_any(policy);
+    let inbound = compiled.inbound(policy);
+    networks::merge(&covers, inbound.as_ref(), &mut compiled);
     compiled
 }
 
@@ -122,6 +129,7 @@ impl Compiled {
                 ports: rule.ports.clone(),
                 transports: rule.transports.clone(),
                 private,
+                own: Arc::clone(&self.own_addresses),
             }),
         }
     }
@@ -138,11 +146,41 @@ impl Compiled {
             Loopback::Any => (vec![PortRange::ALL], "loopback any".to_owned()),
             Loopback::Ports(ports) => (ports.clone(), format!("loopback {}", crate::policy::list(ports))),
         };
-        let origin = policy.loopback_origin.clone().unwrap_or(Origin::Builtin(text.clone()));
-        let id = self.add(origin, text);
-        for network in networks::loopback() {
+        let id = self.add_setting(policy.loopback_origin.as_ref(), text);
+        let own: Vec<IpAddr> = self.own_addresses.to_vec();
+        for network in networks::loopback(&own) {
             covers.push(networks::Cover::allow(id, network, ports.clone(), self));
         }
+    }
+
+    /// Numbers a setting that opens something.
+    fn add_setting(&mut self, origin: Option<&Origin>, text: String) -> RuleId {
+        let origin = origin.cloned().unwrap_or_else(|| Origin::Builtin(text.clone()));
+        self.add(origin, text)
+    }
+
+    /// What `inbound:` opens, of whatever network.
+    fn inbound(&mut self, policy: &Policy) -> Option<networks::Cover> {
+        let (ports, text) = match &policy.inbound {
+            Inbound::Deny => return None,
+            Inbound::Allow => (vec![PortRange::ALL], "inbound allow".to_owned()),
+            Inbound::Ports(ports) => (ports.clone(), format!("inbound {}", crate::policy::list(ports))),
+        };
+        let id = self.add_setting(policy.inbound_origin.as_ref(), text);
+        Some(networks::Cover::allow(id, IpNet::default(), ports, self))
+    }
+
+    fn unix_any(&mut self, policy: &Policy) {
+        if policy.unix == Unix::Any {
+            let id = self.add_setting(policy.unix_origin.as_ref(), "unix any".to_owned());
+            let rule = |pattern: &str| UnixRule { id, allow: true, pattern: pattern.to_owned() };
+            self.unix_rules.extend(["/*", "@*"].map(rule));
+        }
+    }
+
+    fn opens_icmp(&self, covers: &[networks::Cover]) -> bool {
+        covers.iter().any(|cover| cover.allow && cover.transports.contains(&Transport::Icmp))
+            || self.hosts.iter().any(|host| host.transports.contains(&Transport::Icmp))
     }
 
     /// The rule that denies a name whatever else allows it.

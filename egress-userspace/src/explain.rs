@@ -3,6 +3,7 @@
 //! [`egress_common::decide()`].
 
 mod destination;
+mod local;
 mod name;
 mod nearest;
 mod remedy;
@@ -14,12 +15,12 @@ use egress_common::{Address, Decision, Flow, Peer, Reason, Transport, Verdict};
 use crate::{
     compile::{Compiled, RuleInfo, memory::MemoryTables},
     dns::told::DnsReason,
-    policy::{Loopback, Policy},
+    policy::{Inbound, Loopback, Policy},
 };
 
 pub use destination::{Destination, DestinationError, To};
-pub use remedy::remedy;
 pub(crate) use remedy::{name_line, wider};
+pub use remedy::{remedy, unix_line};
 
 /// Why a destination is allowed or denied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,6 +87,8 @@ pub fn explain(policy: &Policy, compiled: &Compiled, destination: &Destination) 
     let asked = match &destination.to {
         To::Name(name) => Some(name::ask(compiled, name)),
         To::Address(_) => None,
+        To::Unix(name) => return local::unix(policy, compiled, destination, name),
+        To::Inbound => return local::inbound(policy, compiled, destination),
     };
     let (decision, reason) = judge(compiled, destination, asked.as_ref(), &mut notes);
     notes.extend(dns_note(decision.reason, destination.port));
@@ -96,8 +99,8 @@ pub fn explain(policy: &Policy, compiled: &Compiled, destination: &Destination) 
         notes.push("audit mode: it is reported and let pass".into());
     }
     let address = match &destination.to {
-        To::Name(_) => ANY_ADDRESS,
         To::Address(address) => *address,
+        _ => ANY_ADDRESS,
     };
     let name = asked.as_ref().map(|asked| asked.name.as_str());
     let remedy = denied
@@ -137,7 +140,7 @@ fn judge(
                 return (Decision::deny(reason, asked.rule.unwrap_or(0)), Why::Question(asked.reason));
             }
         },
-        (To::Name(_), None) => Decision::deny(Reason::NoRule, 0),
+        _ => Decision::deny(Reason::NoRule, 0),
     };
     (decision, Why::Flow(decision.reason))
 }
@@ -166,13 +169,13 @@ fn dns_note(reason: Reason, port: u16) -> Option<String> {
 
 /// A setting stands once in a file: a line for it keeps what it opens already.
 fn beside_what_is_set(policy: &Policy, port: u16, line: String) -> String {
-    match &policy.loopback {
-        Loopback::Ports(ports) if line.starts_with("loopback:") => {
-            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            format!("loopback: [{}, {port}]", ports.join(", "))
-        }
-        _ => line,
-    }
+    let (setting, ports) = match (&policy.loopback, &policy.inbound) {
+        (Loopback::Ports(ports), _) if line.starts_with("loopback:") => ("loopback", ports),
+        (_, Inbound::Ports(ports)) if line.starts_with("inbound:") => ("inbound", ports),
+        _ => return line,
+    };
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    format!("{setting}: [{}, {port}]", ports.join(", "))
 }
 
 /// Stands for whatever a name resolves to: an address that no table speaks of.
@@ -200,6 +203,7 @@ fn decide_address(
         peer: Peer::Remote,
     };
     let decision = MemoryTables::new(compiled).decide(&flow);
+    notes.extend(local::note(compiled, judged.to_ip(), decision.reason));
     let by_name = matches!(decision.reason, Reason::NoRule | Reason::Loopback);
     if by_name && opened_by_names(compiled, destination).next().is_some() {
         let names: Vec<&str> = opened_by_names(compiled, destination).take(5).collect();
@@ -244,7 +248,7 @@ pub const fn reason_text(reason: Reason) -> &'static str {
         Reason::LinkLocal => "it is link-local, which only a `cidr` rule within opens",
         Reason::Multicast => "it is multicast, which only a `cidr` rule within opens",
         Reason::Broadcast => "it is broadcast or reserved, which only a `cidr` rule within opens",
-        Reason::Transport => "it is neither TCP nor UDP",
+        Reason::Transport => "it is neither TCP, UDP nor ping",
         Reason::NotPlain => {
             "the packet has options, extension headers, is a fragment, or leaves for this host through another device"
         }
@@ -254,9 +258,9 @@ pub const fn reason_text(reason: Reason) -> &'static str {
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",
         Reason::Own => "it is a socket of the same scope",
         Reason::Inbound => "it comes from outside the scope",
+        Reason::Unix => "it is a unix socket of a process outside the scope, and no `unix` rule opens it",
         // No question of `explain` is about these.
         Reason::SocketOption
-        | Reason::Unix
         | Reason::Family
         | Reason::Descriptor
         | Reason::Process

@@ -17,12 +17,18 @@ fn egress(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn check_says_what_holds_and_what_does_not_yet() {
-    insta::assert_snapshot!(egress(&["policy", "check", "policies/internal-services.yaml"]), @"
+fn check_says_what_holds_and_what_opens_more_than_it_seems_to() {
+    let text =
+        egress(&["policy", "check", "policies/internal-services.yaml", "policies/presets/docker.yaml"]);
+    insta::assert_snapshot!(text, @"
     exit code 0
     --- stdout
-    policies/internal-services.yaml: ok: internal-services, 6 rules
-      note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
+    policies/internal-services.yaml: ok: internal-services, 10 rules
+      loopback 5432, unix own, inbound 8080, require kernel, escape report
+    policies/presets/docker.yaml: ok: docker, 2 rules
+      loopback own, unix own, inbound deny, require kernel, escape report
+      note: policies/presets/docker.yaml:10: `unix /run/docker.sock` is a way out of the scope: Docker starts containers outside for whoever asks
+      note: policies/presets/docker.yaml:12: `unix /run/user/1000/docker.sock` is a way out of the scope: Docker starts containers outside for whoever asks
     ");
 }
 
@@ -33,12 +39,11 @@ fn check_of_several_files_fails_if_one_does() {
     std::fs::write(&bad, "version: 1\nname: p\nallow:\n  - host: a.example\n    ports: [0]\n").unwrap();
     let bad = bad.to_str().unwrap();
     let text = egress(&["policy", "check", "policies/deny-all.yaml", bad]).replace(bad, "bad.yaml");
-    insta::assert_snapshot!(text, @r#"
+    insta::assert_snapshot!(text, @"
     exit code 1
     --- stdout
     policies/deny-all.yaml: ok: deny-all, 0 rules
-      note: `loopback` is not set: `none` applies: 127.0.0.0/8, 0.0.0.0 and ::1 are closed
-      note: unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says
+      loopback own, unix own, inbound deny, require kernel, escape report
     --- stderr
     error: `0` is no port: port 0 is never sent to
      --> bad.yaml:5:13
@@ -47,7 +52,7 @@ fn check_of_several_files_fails_if_one_does() {
       |             ^ expected a port from 1 to 65535 or a range such as 8000-8100
 
     1 error
-    "#);
+    ");
     let json = egress(&["policy", "check", "--output", "json", bad]).replace(bad, "bad.yaml");
     insta::assert_snapshot!(json, @r#"
     exit code 1
@@ -89,8 +94,13 @@ fn explain_names_rule_line_and_remedy() {
         "192.0.2.53:53/udp",
         "192.0.2.53:853",
         "localhost:8080",
+        "203.0.113.66/icmp",
+        "collect.attacker.example/icmp",
+        "unix:/run/docker.sock",
+        "unix:@/tmp/.X11-unix/X0",
+        "inbound:8080",
     ];
-    insta::assert_snapshot!(egress(&arguments), @"
+    insta::assert_snapshot!(egress(&arguments), @r#"
     exit code 1
     --- stdout
     allow api.model.example:443/tcp: its name is allowed
@@ -111,6 +121,7 @@ fn explain_names_rule_line_and_remedy() {
       note: judged by the IPv4 address inside it, 169.254.169.254
       to allow it: - { cidr: 169.254.169.254/32, ports: [80] }
     deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
+      note: a socket of the same scope is reached there, anybody else's is not
       to allow it: loopback: [8080]
     deny 192.0.2.53:53/udp: ports 53 and 853 are closed: names are asked through egress's own resolver
       note: a question to port 53 of any server reaches egress instead, which answers it for the names that the policy lists
@@ -118,8 +129,23 @@ fn explain_names_rule_line_and_remedy() {
       note: clients that prefer DNS over TLS or QUIC fall back to port 53, where egress answers
     deny localhost:8080/tcp: it is this host itself, and `loopback` does not open it
       question: answered with the loopback addresses
+      note: a socket of the same scope is reached there, anybody else's is not
       to allow it: loopback: [8080]
-    ");
+    deny 203.0.113.66/icmp: no rule covers it
+      to allow it: - { cidr: 203.0.113.66/32, protocol: icmp }
+    deny collect.attacker.example/icmp: no rule lists the name
+      question: answered with NXDOMAIN (not-listed)
+      to allow it: - { host: collect.attacker.example, protocol: icmp }
+    deny unix:/run/docker.sock: it is a unix socket of a process outside the scope, and no `unix` rule opens it
+      note: a socket of the same scope is reached by this name
+      to allow it: - unix: /run/docker.sock
+    deny unix:@/tmp/.X11-unix/X0: it is a unix socket of a process outside the scope, and no `unix` rule opens it
+      note: a socket of the same scope is reached by this name
+      to allow it: - unix: "@/tmp/.X11-unix/X0"
+    deny inbound:8080/tcp: it comes from outside the scope
+      note: answers to what the scope began come in whatever the port
+      to allow it: inbound: [8080]
+    "#);
 }
 
 #[test]
@@ -141,15 +167,24 @@ fn explain_says_what_came_nearest() {
         "db2.internal.example:5432",
         "[2001:db8:8::1]:123/udp",
         "127.0.0.1:8080",
+        "10.20.9.1/icmp",
+        "10.20.1.1/icmp",
+        "10.21.1.1/icmp",
+        "unix:/run/metrics/admin.sock",
+        "unix:/var/run/postgresql/.s.PGSQL.5432",
+        "inbound:8080/udp",
+        "inbound:8081",
     ];
     insta::assert_snapshot!(egress(&arguments), @"
     exit code 1
     --- stdout
     deny 10.20.9.1:22/tcp: a deny rule covers it
-      rule: deny cidr 10.20.9.0/24 all ports/any (policies/internal-services.yaml:20)
+      rule: deny cidr 10.20.9.0/24 all ports/any (policies/internal-services.yaml:24)
       nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): covers it, but deny goes before allow
+      nearest: cidr 10.20.0.0/16 icmp (policies/internal-services.yaml:18): same network, but only for ping
     deny 10.20.1.1:23/tcp: no rule covers it
       nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): same network, but only on 22,8000-8100/tcp
+      nearest: cidr 10.20.0.0/16 icmp (policies/internal-services.yaml:18): same network, but only for ping
       to allow it: - { cidr: 10.20.1.1/32, ports: [23] }
     deny 10.21.1.1:22/tcp: no rule covers it
       nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): the nearest network
@@ -181,7 +216,7 @@ fn explain_says_what_came_nearest() {
       note: holds for the addresses that the name resolves to, except private, loopback, metadata, link-local and denied ones
       note: a wildcard allows it: within dns.wildcard labels may have 40 bytes, names 100, and 30 new names are asked a minute, with 360 questions to name servers for all names
     deny admin.packages.example:443/tcp: a rule under `deny:` covers the name or one that it is an alias of
-      rule: deny host admin.packages.example (policies/internal-services.yaml:21)
+      rule: deny host admin.packages.example (policies/internal-services.yaml:25)
       question: answered with NXDOMAIN (deny-rule)
       nearest: host *.packages.example ports 443,8443/tcp (policies/internal-services.yaml:11): allows the name, but deny goes before allow
       note: the name is denied; an address that it shares with an allowed name is not
@@ -197,7 +232,28 @@ fn explain_says_what_came_nearest() {
       nearest: cidr 2001:db8:7::/48 ports 123/udp (policies/internal-services.yaml:15): the nearest network
       to allow it: - { cidr: 2001:db8:8::1/128, ports: [123], protocol: udp }
     deny 127.0.0.1:8080/tcp: it is this host itself, and `loopback` does not open it
+      note: a socket of the same scope is reached there, anybody else's is not
       to allow it: loopback: [5432, 8080]
+    deny 10.20.9.1/icmp: a deny rule covers it
+      rule: deny cidr 10.20.9.0/24 all ports/any (policies/internal-services.yaml:24)
+      nearest: cidr 10.20.0.0/16 icmp (policies/internal-services.yaml:18): covers it, but deny goes before allow
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): same network, but only on 22,8000-8100/tcp
+    allow 10.20.1.1/icmp: a rule covers it
+      rule: cidr 10.20.0.0/16 icmp (policies/internal-services.yaml:18)
+    deny 10.21.1.1/icmp: no rule covers it
+      nearest: cidr 10.20.0.0/16 ports 22,8000-8100/tcp (policies/internal-services.yaml:13): the nearest network
+      to allow it: - { cidr: 10.21.1.1/32, protocol: icmp }
+    deny unix:/run/metrics/admin.sock: a deny rule covers it
+      rule: deny unix /run/metrics/admin.sock (policies/internal-services.yaml:26)
+      nearest: unix /run/metrics/* (policies/internal-services.yaml:21): covers it, but deny goes before allow
+    allow unix:/var/run/postgresql/.s.PGSQL.5432: a rule covers it
+      rule: unix /run/postgresql/.s.PGSQL.5432 (policies/internal-services.yaml:20)
+      note: holds for the socket that is bound to this name, whatever links lead there
+    allow inbound:8080/udp: it comes from outside the scope
+      rule: inbound 8080 (policies/internal-services.yaml:31)
+    deny inbound:8081/tcp: it comes from outside the scope
+      note: answers to what the scope began come in whatever the port
+      to allow it: inbound: [8080, 8081]
     ");
 }
 
@@ -229,6 +285,14 @@ fn explain_as_json() {
                 "text": "cidr 10.20.0.0/16 ports 22,8000-8100/tcp"
               },
               "why": "covers it, but deny goes before allow"
+            },
+            {
+              "rule": {
+                "file": "policies/internal-services.yaml",
+                "line": 18,
+                "text": "cidr 10.20.0.0/16 icmp"
+              },
+              "why": "same network, but only for ping"
             }
           ],
           "notes": [],
@@ -237,7 +301,7 @@ fn explain_as_json() {
           "remedy": null,
           "rule": {
             "file": "policies/internal-services.yaml",
-            "line": 20,
+            "line": 24,
             "text": "deny cidr 10.20.9.0/24 all ports/any"
           },
           "verdict": "deny"
@@ -280,6 +344,24 @@ fn exit_codes_tell_allowed_denied_and_wrong_apart() {
         (&["policy", "explain", summarizer, "a.example:0"], 2),
         (&["policy", "explain", summarizer, "a.example:443/sctp"], 2),
         (&["policy", "explain", summarizer, "*.example:443"], 2),
+        (&["policy", "explain", summarizer, "a.example:443/icmp"], 2),
+        (&["policy", "explain", summarizer, "unix:run/a.sock"], 2),
+        (&["policy", "explain", summarizer, "inbound:0"], 2),
+        (&["policy", "explain", summarizer, "ping.example/icmp"], 1),
+        (
+            &[
+                "policy",
+                "explain",
+                summarizer,
+                "ping.example/icmp",
+                "unix:/run/a",
+                "--allow",
+                "ping.example/icmp",
+                "--allow",
+                "unix:/run/a",
+            ],
+            0,
+        ),
         (&["policy", "explain", summarizer, "2001:db8::1:443"], 2),
         (&["policy", "explain", summarizer], 2),
         (&["policy", "explain", "policies/none.yaml", "a.example:443"], 2),

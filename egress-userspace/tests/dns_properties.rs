@@ -224,7 +224,7 @@ proptest! {
         let mut compiled = Compiled::default();
         for (id, host) in (1..).zip(&allow) {
             let (ports, transports) = (Vec::new(), Vec::new());
-            compiled.hosts.push(HostRule { id, host: host.clone(), ports, transports, private: false });
+            compiled.hosts.push(HostRule { id, host: host.clone(), ports, transports, private: false, own: [].into() });
         }
         compiled.denied_hosts = (100..).zip(&deny).map(|(id, host)| (host.clone(), id)).collect();
         compiled.dns.wildcard.label = u8::MAX;

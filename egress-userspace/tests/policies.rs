@@ -5,15 +5,16 @@ mod support;
 
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use egress::{
-    compile::{compile, memory::MemoryTables},
+    compile::{compile, compile_on, memory::MemoryTables},
     explain::{self, Destination},
     policy::{self, Action, Fault, Loopback, Origin, Policy, Rule, Target, Upstream},
 };
-use egress_common::{Flow, Verdict};
+use egress_common::{Flow, Peer, Verdict};
 use proptest::prelude::*;
 use support::{destinations, file};
 
@@ -83,6 +84,22 @@ fn shipped_policies_do_what_they_say() {
         (internal, "packages.example.evil.test:443", (DENY, "not-listed")),
         (internal, "localhost:5432", (ALLOW, "rule")),
         (internal, "localhost:80", (DENY, "loopback")),
+        (internal, "10.20.1.1/icmp", (ALLOW, "rule")),
+        (internal, "10.20.9.1/icmp", (DENY, "deny-rule")),
+        (internal, "10.21.0.0/icmp", (DENY, "no-rule")),
+        (internal, "db.internal.example/icmp", (DENY, "no-rule")),
+        (internal, "unix:/run/postgresql/.s.PGSQL.5432", (ALLOW, "rule")),
+        (internal, "unix:/var/run/postgresql/.s.PGSQL.5432", (ALLOW, "rule")),
+        (internal, "unix:/run/postgresql/.s.PGSQL.5433", (DENY, "unix")),
+        (internal, "unix:/run/metrics/a/b", (ALLOW, "rule")),
+        (internal, "unix:/run/metrics/admin.sock", (DENY, "deny-rule")),
+        (internal, "unix:@/run/metrics/a", (DENY, "unix")),
+        (internal, "inbound:8080", (ALLOW, "inbound")),
+        (internal, "inbound:8080/udp", (ALLOW, "inbound")),
+        (internal, "inbound:8081", (DENY, "inbound")),
+        ("deny-all.yaml", "unix:/run/docker.sock", (DENY, "unix")),
+        ("deny-all.yaml", "inbound:22", (DENY, "inbound")),
+        ("deny-all.yaml", "[::1]/icmp", (DENY, "loopback")),
     ] {
         let policy = policy::load(&policies().join(file), &[]).unwrap();
         assert_eq!(verdict(&policy, destination), expected, "{file}: {destination}");
@@ -90,14 +107,18 @@ fn shipped_policies_do_what_they_say() {
 }
 
 #[test]
-fn presets_name_hosts_only_and_comment_each() {
+fn presets_name_hosts_or_sockets_and_comment_each() {
     for path in shipped().iter().filter(|path| path.parent().unwrap().ends_with("presets")) {
         let policy = policy::load(path, &[]).unwrap();
         let text = fs::read_to_string(path).unwrap();
         assert!(!policy.rules.is_empty(), "{}", path.display());
+        let kind = policy.rules[0].to_string().split(' ').next().unwrap().to_owned();
+        assert!(["host", "unix"].contains(&kind.as_str()), "{}: {kind}", path.display());
         for rule in &policy.rules {
-            assert!(rule.to_string().starts_with("host "), "{}: {rule}", path.display());
-            assert!(!rule.to_string().contains('*'), "{}: {rule}", path.display());
+            assert!(rule.to_string().starts_with(&format!("{kind} ")), "{}: {rule}", path.display());
+            // OpenSSH's agent has a directory with a random name.
+            let free = rule.to_string() == "unix /tmp/ssh-*";
+            assert!(!rule.to_string().contains('*') || free, "{}: {rule}", path.display());
         }
         // Each entry, or the run of entries that it belongs to, stands below a comment.
         let mut commented = false;
@@ -105,6 +126,46 @@ fn presets_name_hosts_only_and_comment_each() {
             commented |= line.trim_start().starts_with('#');
             assert!(commented, "{}: no comment above `{line}`", path.display());
         }
+        assert!(text.contains("Relay: "), "{}: what can be relayed is not said", path.display());
+    }
+}
+
+#[test]
+fn a_preset_opens_its_service_and_no_other() {
+    let presets = [
+        ("docker", "/run/docker.sock"),
+        ("containerd", "/run/containerd/containerd.sock"),
+        ("podman", "/run/podman/podman.sock"),
+        ("ssh-agent", "/tmp/ssh-XXXXabcdefgh/agent.1234"),
+        ("gpg-agent", "/run/user/1000/gnupg/S.gpg-agent"),
+        ("x11", "@/tmp/.X11-unix/X0"),
+        ("wayland", "/run/user/1000/wayland-0"),
+        ("dbus-session", "/run/user/1000/bus"),
+        ("dbus-system", "/run/dbus/system_bus_socket"),
+        ("postgresql", "/var/run/postgresql/.s.PGSQL.5432"),
+        ("mysql", "/run/mysqld/mysqld.sock"),
+        ("syslog", "/dev/log"),
+        ("nscd", "/var/run/nscd/socket"),
+        ("systemd-resolved", "/run/systemd/resolve/io.systemd.Resolve"),
+    ];
+    for (preset, _) in presets {
+        let policy = policy::load(&policies().join(format!("presets/{preset}.yaml")), &[]).unwrap();
+        for (other, socket) in presets {
+            let expected = if other == preset { (ALLOW, "rule") } else { (DENY, "unix") };
+            assert_eq!(verdict(&policy, &format!("unix:{socket}")), expected, "{preset}: {socket}");
+        }
+    }
+}
+
+/// Mutation seen to fail here: a socket of the list written in another way than in its preset.
+#[test]
+fn presets_that_are_ways_out_say_so_at_the_start() {
+    for path in shipped() {
+        let policy = policy::load(&path, &[]).unwrap();
+        let told = !policy.notices.is_empty();
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let ways_out = ["docker", "containerd", "podman", "dbus-session", "dbus-system", "x11"];
+        assert_eq!(told, ways_out.contains(&stem), "{}: {:?}", path.display(), policy.notices);
     }
 }
 
@@ -117,6 +178,39 @@ fn command_line_rules_add_to_a_policy() {
     assert_eq!(policy.rules[1].origin.to_string(), "--allow collect.example:443");
 }
 
+/// Mutations seen to fail here: `loopback:` that speaks of loopback networks only, or of a metadata service on this host.
+#[test]
+fn own_addresses_are_the_host_itself() {
+    let own: Vec<IpAddr> = ["203.0.113.7", "2001:db8::7", "127.0.0.1", "169.254.169.254"]
+        .map(|address| address.parse().unwrap())
+        .to_vec();
+    let told = |lines: &str, destination: &str| {
+        let policy = loaded(&format!("version: 1\nname: p\n{lines}\n")).unwrap();
+        let explanation =
+            explain::explain(&policy, &compile_on(&policy, &own), &destination.parse().unwrap());
+        (explanation.verdict, explanation.reason.name())
+    };
+    let wide = "allow: [{cidr: 0.0.0.0/0}, {cidr: \"::/0\"}]";
+    assert_eq!(told(wide, "203.0.113.6:443"), (ALLOW, "rule"));
+    assert_eq!(told(wide, "203.0.113.7:443"), (DENY, "loopback"));
+    assert_eq!(told(wide, "203.0.113.8:443"), (ALLOW, "rule"));
+    assert_eq!(told(wide, "[2001:db8::7]:443"), (DENY, "loopback"));
+    assert_eq!(told(wide, "[::ffff:203.0.113.7]:443"), (DENY, "loopback"));
+    assert_eq!(told("allow: [{cidr: 203.0.113.7/32}]", "203.0.113.7:443"), (ALLOW, "rule"));
+    for (setting, verdict) in
+        [("any", (ALLOW, "rule")), ("[443]", (ALLOW, "rule")), ("[444]", (DENY, "loopback"))]
+    {
+        for address in ["203.0.113.7:443", "[2001:db8::7]:443", "127.0.0.1:443"] {
+            assert_eq!(told(&format!("loopback: {setting}"), address), verdict, "{setting} {address}");
+        }
+    }
+    assert_eq!(told("loopback: any", "169.254.169.254:80"), (DENY, "loopback"));
+    assert_eq!(
+        told("allow: [{cidr: 169.254.169.254/32, ports: [80]}]", "169.254.169.254:80"),
+        (ALLOW, "rule")
+    );
+}
+
 /// Without what depends on the text: lines, notices, files.
 fn meaning(policy: &Policy) -> Policy {
     let nowhere = || Origin::Builtin(String::new());
@@ -125,6 +219,8 @@ fn meaning(policy: &Policy) -> Policy {
     // Both lists keep their order, but one may be written before the other.
     policy.rules.sort_by_key(|rule| rule.action);
     policy.loopback_origin = None;
+    policy.unix_origin = None;
+    policy.inbound_origin = None;
     if let Upstream::List(_, origin) = &mut policy.dns_upstream {
         *origin = nowhere();
     }
@@ -185,7 +281,7 @@ proptest! {
     /// Mutations seen to fail here: the outer address of a NAT64 destination in the line; UDP left out of it.
     #[test]
     fn a_remedy_opens_what_it_is_given_for(policy in support::policy(), at in 0..destinations().len()) {
-        let flow = Flow { local_port: 0, ..destinations()[at] };
+        let flow = Flow { local_port: 0, peer: Peer::Remote, ..destinations()[at] };
         let decision = MemoryTables::new(&compile(&policy)).decide(&flow);
         let line = explain::remedy(None, flow.address.to_ip(), flow.port, flow.transport, decision.reason);
         match line {

@@ -82,7 +82,7 @@ dns: { upstream: [1.2.3], types: [a] }
      --> p.yaml:3:1
       |
     3 | colour: red
-      | ^^^^^^ expected one of: version, name, description, mode, include, allow, deny, loopback, unix, inbound, dns
+      | ^^^^^^ expected one of: version, name, description, mode, include, allow, deny, loopback, unix, inbound, require, escape, permit, dns
 
     error: mode `enforc` is not known
      --> p.yaml:4:7
@@ -273,7 +273,7 @@ fn command_line_errors_come_with_those_of_the_file() {
     let allow = ["a.example".to_owned(), "10.0.0.1/8:22".to_owned()];
     let errors = policy::load(&directory.path().join("p.yaml"), &allow).unwrap_err();
     let text = errors.render(false).replace(&format!("{}/", directory.path().display()), "");
-    insta::assert_snapshot!(text, @r#"
+    insta::assert_snapshot!(text, @"
     error: key `name` is missing in the policy
      --> p.yaml:1:1
       |
@@ -282,14 +282,14 @@ fn command_line_errors_come_with_those_of_the_file() {
 
     error: cannot read `--allow` rule: a.example
     --> --allow a.example
-     = help: expected HOST:PORT, ADDRESS:PORT, [ADDRESS]:PORT or NETWORK/BITS:PORT, and /udp for UDP
+     = help: expected HOST:PORT, ADDRESS:PORT, [ADDRESS]:PORT or NETWORK/BITS:PORT, and /udp for UDP; or HOST/icmp, or unix:PATH
 
     error: `10.0.0.1/8` is no network: it has host bits set
     --> --allow 10.0.0.1/8:22
      = help: did you mean 10.0.0.0/8?
 
     3 errors
-    "#);
+    ");
 }
 
 #[test]
@@ -461,17 +461,25 @@ allow:
     private: true
   - { cidr: 2001:db8::/32, protocol: udp }
   - unix: /run/a.sock
+  - unix: \"@a b*\"
+  - { host: a.example, protocol: icmp }
 deny:
   - cidr: 10.20.9.0/24
+  - unix: /run/b/*
 loopback: [5432]
+unix: own
+inbound: [8080]
+require: full
+escape: kill
+permit: [io_uring]
 dns: { upstream: ['192.0.2.53'], types: [A] }
 ";
 
 /// What YAML, hosts and networks are made of.
-const SCRAPS: [&str; 40] = [
+const SCRAPS: [&str; 42] = [
     "", " ", "\n", "\n  ", "\t", "\r", ":", ": ", "- ", "-", "[", "]", "{", "}", ",", "#", "\"", "'", "|",
     ">", "&a", "*a", "!", "%", "@", "`", "---", "...", "?", "~", "null", "0", "65536", "/", ".", "::", "é",
-    "\u{2028}", "\u{85}", "東",
+    "\u{2028}", "\u{85}", "東", "\"\\0\"", "/..",
 ];
 
 proptest::proptest! {
@@ -573,6 +581,177 @@ dns:
 
     9 errors
     ");
+}
+
+#[test]
+fn unix_sockets_and_protocols_say_what_they_may_be() {
+    let long = "a".repeat(108);
+    let text = format!(
+        "\
+version: 1
+name: p
+unix: all
+inbound: [0]
+require: everything
+escape: shoot
+permit: [io_uring, uring]
+allow:
+  - unix: run/docker.sock
+  - unix: /run/*/a.sock
+  - unix: /run/../a.sock
+  - unix: /run/a/
+  - unix: \"@\"
+  - unix: \"/run/a\\0b\"
+  - unix: /{long}
+  - {{ unix: /run/a.sock, ports: [80] }}
+  - {{ cidr: 10.0.0.0/8, protocol: icmp, ports: [80] }}
+  - {{ cidr: 10.0.0.0/8, protocol: icmpv6 }}
+  - {{ host: a.example, protocol: mptcp }}
+  - {{ host: a.example, protocol: sctp }}
+  - {{ host: a.example, protocol: raw }}
+  - {{ host: a.example, protocol: quic }}
+  - unix: /run/shut/a.sock
+  - {{ cidr: 10.0.0.0/8, protocol: icmp }}
+deny:
+  - unix: /run/shut/*
+  - cidr: 0.0.0.0/0
+"
+    );
+    insta::assert_snapshot!(errors(&text).replace(&long, "LONG"), @r#"
+    error: unix setting `all` is not known
+     --> p.yaml:3:7
+      |
+    3 | unix: all
+      |       ^^^ expected `own`, `any` or `none`
+
+    error: `0` is no port: port 0 is never sent to
+     --> p.yaml:4:11
+      |
+    4 | inbound: [0]
+      |           ^ expected a port from 1 to 65535 or a range such as 8000-8100
+
+    error: require setting `everything` is not known
+     --> p.yaml:5:10
+      |
+    5 | require: everything
+      |          ^^^^^^^^^^ expected `kernel` or `full`
+
+    error: escape setting `shoot` is not known
+     --> p.yaml:6:9
+      |
+    6 | escape: shoot
+      |         ^^^^^ expected `report` or `kill`
+
+    error: `uring` is not among what `egress run` takes away
+     --> p.yaml:7:20
+      |
+    7 | permit: [io_uring, uring]
+      |                    ^^^^^ expected one of: io_uring, userns, clone3, ptrace, keys, families, netlink, terminal, foreign-abi, bpf, signals, unix-sockets
+
+    error: `run/docker.sock` is no name of a unix socket: it is no absolute path
+     --> p.yaml:9:11
+      |
+    9 |   - unix: run/docker.sock
+      |           ^^^^^^^^^^^^^^^ expected an absolute path, as in /run/postgresql/.s.PGSQL.5432, or @ and an abstract name
+
+    error: `/run/*/a.sock` is no name of a unix socket: a `*` stands only as the last character
+      --> p.yaml:10:11
+       |
+    10 |   - unix: /run/*/a.sock
+       |           ^^^^^^^^^^^^^ as in /run/service/*: any rest, `/` included
+
+    error: `/run/../a.sock` is no name of a unix socket: it has a part that leads nowhere else
+      --> p.yaml:11:11
+       |
+    11 |   - unix: /run/../a.sock
+       |           ^^^^^^^^^^^^^^ leave out empty parts, `.` and `..`
+
+    error: `/run/a/` is no name of a unix socket: it is a directory
+      --> p.yaml:12:11
+       |
+    12 |   - unix: /run/a/
+       |           ^^^^^^^ leave the last `/` out
+
+    error: `@` is no name of a unix socket: the abstract name behind `@` is empty
+      --> p.yaml:13:11
+       |
+    13 |   - unix: "@"
+       |           ^^^ expected an absolute path, as in /run/postgresql/.s.PGSQL.5432, or @ and an abstract name
+
+    error: `/run/a␀b` is no name of a unix socket: it holds a zero byte
+      --> p.yaml:14:11
+       |
+    14 |   - unix: "/run/a\0b"
+       |           ^^^^^^^^^^^ write an abstract name with `@` in place of the leading zero
+
+    error: `/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…` is no name of a unix socket: it is longer than 107 bytes, and no socket can be bound to it
+      --> p.yaml:15:11
+       |
+    15 |   - unix: /LONG
+       |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+    error: `ports` does not go with `unix`
+      --> p.yaml:16:26
+       |
+    16 |   - { unix: /run/a.sock, ports: [80] }
+       |                          ^^^^^
+
+    error: `ports` does not go with `protocol: icmp`: ping has no ports
+      --> p.yaml:17:41
+       |
+    17 |   - { cidr: 10.0.0.0/8, protocol: icmp, ports: [80] }
+       |                                         ^^^^^
+
+    error: protocol `icmpv6` cannot be opened
+      --> p.yaml:18:35
+       |
+    18 |   - { cidr: 10.0.0.0/8, protocol: icmpv6 }
+       |                                   ^^^^^^ write `protocol: icmp`, which is ping over IPv4 and IPv6
+
+    error: protocol `mptcp` cannot be opened
+      --> p.yaml:19:34
+       |
+    19 |   - { host: a.example, protocol: mptcp }
+       |                                  ^^^^^ clients of MPTCP fall back to TCP, which `protocol: tcp` opens
+
+    error: protocol `sctp` cannot be opened
+      --> p.yaml:20:34
+       |
+    20 |   - { host: a.example, protocol: sctp }
+       |                                  ^^^^ its further addresses and streams would not be judged; use TCP
+
+    error: protocol `raw` cannot be opened
+      --> p.yaml:21:34
+       |
+    21 |   - { host: a.example, protocol: raw }
+       |                                  ^^^ whoever writes a packet's headers writes its destination; for ping use `protocol: icmp`
+
+    error: protocol `quic` is not known
+      --> p.yaml:22:34
+       |
+    22 |   - { host: a.example, protocol: quic }
+       |                                  ^^^^ expected `tcp`, `udp`, `icmp` or `any` (TCP and UDP)
+
+    error: rule can never match: `unix /run/shut/a.sock` is denied by `deny unix /run/shut/*` at p.yaml:26
+      --> p.yaml:23:11
+       |
+    23 |   - unix: /run/shut/a.sock
+       |           ^^^^^^^^^^^^^^^^
+    ...
+    26 |   - unix: /run/shut/*
+       |           ----------- denied here
+
+    error: rule can never match: `cidr 10.0.0.0/8 icmp` is denied by `deny cidr 0.0.0.0/0 all ports/any` at p.yaml:27
+      --> p.yaml:24:13
+       |
+    24 |   - { cidr: 10.0.0.0/8, protocol: icmp }
+       |             ^^^^^^^^^^
+    ...
+    27 |   - cidr: 0.0.0.0/0
+       |           --------- denied here
+
+    21 errors
+    "#);
 }
 
 #[test]

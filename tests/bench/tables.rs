@@ -57,6 +57,7 @@ impl Tables {
             ports: vec![PortRange { first: PORT, last: PORT }],
             transports: vec![Transport::Tcp, Transport::Udp],
             private: false,
+            own: [].into(),
         };
         let permits = scope.enforced.engine.permits()?;
         for index in 0..number {

@@ -14,12 +14,13 @@ use super::{Output, color, detect};
 use crate::{
     compile::{self, RuleInfo},
     explain::{self, Destination, Explanation},
-    policy::{self, Errors, Notice, Origin, Policy},
+    policy::{self, Errors, Inbound, Loopback, Notice, Origin, Policy},
+    scope::addresses::own_addresses,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check policy files: every error with its line, and what is not yet effective.
+    /// Check policy files: every error with its line, the settings that hold, and what opens more than it seems to.
     ///
     /// Exit code: 0 all files are valid, 1 one is not, 2 wrong usage.
     Check(Check),
@@ -47,7 +48,8 @@ pub(super) struct Check {
 pub(super) struct Explain {
     /// Policy file.
     file: PathBuf,
-    /// Destinations: host:port, ip:port or `[v6]:port`, each with /udp for UDP.
+    /// Destinations: host:port, ip:port or `[v6]:port`, each with /udp for UDP; host/icmp for ping; unix:path for the unix
+    /// socket of a process outside, `unix:@name` for an abstract one; inbound:port for a connection from outside.
     #[arg(required = true)]
     destinations: Vec<Destination>,
     /// Rules added as by `egress run --allow`.
@@ -90,9 +92,59 @@ fn print_checked(file: &Path, policy: &Policy) {
     let number = policy.rules.len();
     let rules = if number == 1 { "rule" } else { "rules" };
     println!("{}: ok: {}, {number} {rules}", file.display(), policy.name);
+    println!("  {}", settings(policy));
     for notice in &policy.notices {
         println!("  note: {notice}");
     }
+}
+
+/// The settings that say what is open beside the rules, in one line.
+fn settings(policy: &Policy) -> String {
+    let mut text = format!(
+        "loopback {}, unix {}, inbound {}, require {}, escape {}",
+        loopback(policy),
+        policy.unix.name(),
+        inbound(policy),
+        policy.require.name(),
+        policy.on_escape.name(),
+    );
+    if !policy.permits.is_empty() {
+        text.push_str(", permit ");
+        text.push_str(&permits(policy).join(","));
+    }
+    text
+}
+
+fn loopback(policy: &Policy) -> String {
+    match &policy.loopback {
+        Loopback::Own => "own".into(),
+        Loopback::None => "none".into(),
+        Loopback::Any => "any".into(),
+        Loopback::Ports(ports) => policy::list(ports),
+    }
+}
+
+fn inbound(policy: &Policy) -> String {
+    match &policy.inbound {
+        Inbound::Deny => "deny".into(),
+        Inbound::Allow => "allow".into(),
+        Inbound::Ports(ports) => policy::list(ports),
+    }
+}
+
+fn permits(policy: &Policy) -> Vec<&'static str> {
+    policy.permits.iter().map(|restriction| restriction.name()).collect()
+}
+
+fn settings_json(policy: &Policy) -> Value {
+    json!({
+        "loopback": loopback(policy),
+        "unix": policy.unix.name(),
+        "inbound": inbound(policy),
+        "require": policy.require.name(),
+        "escape": policy.on_escape.name(),
+        "permit": permits(policy),
+    })
 }
 
 fn checked_json(file: &Path, result: &Result<Policy, Errors>) -> Value {
@@ -102,6 +154,7 @@ fn checked_json(file: &Path, result: &Result<Policy, Errors>) -> Value {
             "valid": true,
             "name": policy.name,
             "rules": policy.rules.iter().map(|rule| rule_json(&rule.origin, &rule.to_string())).collect::<Vec<_>>(),
+            "settings": settings_json(policy),
             "notices": policy.notices.iter().map(notice_json).collect::<Vec<_>>(),
             "errors": [],
         }),
@@ -122,7 +175,9 @@ fn explain(arguments: &Explain) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let compiled = compile::compile(&policy);
+    // What cannot be listed cannot be told from other addresses.
+    let own = own_addresses().unwrap_or_default();
+    let compiled = compile::compile_on(&policy, &own);
     let explanations: Vec<_> = arguments
         .destinations
         .iter()

@@ -35,6 +35,7 @@ use crate::{
     },
     policy::{self, Mode, Policy, Upstream},
     scope::{
+        addresses::own_addresses,
         enforced::{EnforcedScope, SLOT},
         identity::Identity,
         run::{self, Observer, Options, RunError},
@@ -57,7 +58,8 @@ pub(super) struct Run {
     /// Policy file. Without one nothing is allowed but what --allow says.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Allow one more destination: host:port, ip:port, `[v6]:port` or network:port, each with /udp for UDP.
+    /// Allow one more destination: host:port, ip:port, `[v6]:port` or network:port, each with /udp for UDP; host/icmp for
+    /// ping; unix:path for a unix socket.
     #[arg(long, value_name = "HOST:PORT")]
     allow: Vec<String>,
     /// Refuse nothing; report what would have been refused.
@@ -87,7 +89,11 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         Ok(events) => events,
         Err(text) => return fail(exit::FAILED, &text),
     };
-    let mut compiled = compile::compile(&policy);
+    let own = match own_addresses() {
+        Ok(own) => own,
+        Err(error) => return fail(exit::FAILED, &format!("cannot list the addresses of this host: {error}")),
+    };
+    let mut compiled = compile::compile_on(&policy, &own);
     compiled.audit |= arguments.audit;
     let compiled = Arc::new(compiled);
     let options = Options {

@@ -4,7 +4,8 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use egress_common::{
-    Address, Decision, Flow, Network, Permit, PermitKey, PortRule, Scope, Tables, Transport, decide,
+    Address, Decision, Flow, Network, Peer, Permit, PermitKey, PortRule, Scope, Tables, Transport, decide,
+    decide_inbound,
 };
 use prefix_trie::PrefixMap;
 
@@ -41,6 +42,7 @@ impl MemoryTables {
             inbound: compiled.inbound,
             own: u8::from(compiled.own),
             icmp: u8::from(compiled.icmp),
+            unix_open: u8::from(compiled.unix_is_open()),
             ..Scope::default()
         };
         Self { networks, ports, permits: BTreeMap::new(), scope, now: Cell::new(0) }
@@ -69,6 +71,11 @@ impl MemoryTables {
     /// The decision, before the scope's mode is applied.
     pub fn decide(&self, flow: &Flow) -> Decision {
         decide(self, &self.scope, flow)
+    }
+
+    /// The decision about what comes in from outside, before the scope's mode is applied.
+    pub fn decide_inbound(&self, transport: Transport, port: u16, peer: Peer) -> Decision {
+        decide_inbound(self, &self.scope, transport, port, peer)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Merges every rule that covers a network into one entry, so that one longest-prefix lookup is complete.
 //! Receives rules by network, gives the network and port tables.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, net::Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use egress_common::{Address, Class, Network, RuleId, Transport};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -76,9 +79,30 @@ impl From<IpNet> for Prefix {
     }
 }
 
-/// Networks of the host itself.
-pub(super) fn loopback() -> impl Iterator<Item = IpNet> {
-    special().into_iter().filter(|(_, class)| *class == Class::Loopback).map(|(network, _)| network)
+/// Networks of the host itself that `loopback:` speaks of. A metadata service may be on the host itself, too, and
+/// even then only a `cidr` rule for it opens it.
+pub(super) fn loopback(own: &[IpAddr]) -> impl Iterator<Item = IpNet> {
+    let own = own.iter().filter(|address| class(**address) != Class::Metadata).copied().map(IpNet::from);
+    special()
+        .into_iter()
+        .filter(|(_, class)| *class == Class::Loopback)
+        .map(|(network, _)| network)
+        .chain(own)
+}
+
+/// Addresses of the host as they are judged, each once, without those that are loopback everywhere.
+pub(super) fn own(addresses: &[IpAddr]) -> BTreeSet<Address> {
+    let judged = addresses.iter().map(|address| Address::from(*address).judged());
+    judged.filter(|address| class(address.to_ip()) != Class::Loopback).collect()
+}
+
+/// The class of the smallest special network that holds the address, the host's own addresses apart.
+pub(crate) fn class(address: IpAddr) -> Class {
+    special()
+        .into_iter()
+        .filter(|(network, _)| network.contains(&address))
+        .max_by_key(|(network, _)| network.prefix_len())
+        .map_or(Class::Plain, |(_, class)| class)
 }
 
 /// Networks that only a rule inside them can open.
@@ -115,14 +139,23 @@ pub(crate) fn special() -> Vec<(IpNet, Class)> {
     ]
 }
 
+/// The special networks and the host's own addresses, wide ones first. An own address is the host itself, whatever
+/// network it lies in.
+fn classes(own: &[IpAddr]) -> Vec<(Prefix, Class)> {
+    let own: Vec<Prefix> = own.iter().copied().map(IpNet::from).map(Prefix::from).collect();
+    let everywhere = special().into_iter().map(|(network, class)| (Prefix::from(network), class));
+    let mut classes: Vec<(Prefix, Class)> = everywhere.filter(|(prefix, _)| !own.contains(prefix)).collect();
+    classes.extend(own.iter().map(|prefix| (*prefix, Class::Loopback)));
+    classes.sort_unstable_by_key(|(prefix, _)| *prefix);
+    classes
+}
+
 /// Fills the network and port tables. Walks all networks from wide to narrow with those that hold the current one on
 /// a stack, so that 10,000 networks cost 10,000 steps.
-pub(super) fn merge(covers: &[Cover], compiled: &mut Compiled) {
+pub(super) fn merge(covers: &[Cover], inbound: Option<&Cover>, compiled: &mut Compiled) {
     let mut covers: Vec<&Cover> = covers.iter().collect();
     covers.sort_by(|a, b| (a.prefix, &a.text, a.rule).cmp(&(b.prefix, &b.text, b.rule)));
-    let mut special: Vec<(Prefix, Class)> =
-        special().into_iter().map(|(network, class)| (Prefix::from(network), class)).collect();
-    special.sort_unstable_by_key(|(prefix, _)| *prefix);
+    let special = classes(&compiled.own_addresses);
 
     let prefixes: BTreeSet<Prefix> = covers
         .iter()
@@ -131,6 +164,7 @@ pub(super) fn merge(covers: &[Cover], compiled: &mut Compiled) {
         .chain([Prefix::V4])
         .collect();
     let mut sets = Sets::default();
+    compiled.inbound = inbound.map_or(0, |cover| sets.number(&[cover]));
     let (mut rules, mut classes) = (Vec::new(), Vec::new());
     let (mut next_rules, mut next_classes) = (covers.into_iter().peekable(), special.into_iter().peekable());
     for prefix in prefixes {

@@ -25,18 +25,24 @@ pub(super) struct Sets {
 impl Sets {
     /// The ports of these rules: one span where that says it all, else the number of a set.
     pub(super) fn intern(&mut self, covers: &[&Cover]) -> (Span, u32) {
-        let runs: Vec<Run> = [Transport::Tcp, Transport::Udp]
-            .into_iter()
-            .flat_map(|transport| runs(covers, transport))
-            .collect();
+        let runs = all_runs(covers);
         if runs.is_empty() {
             return (Span::default(), 0);
         }
         if let Some(span) = one_span(&runs) {
             return (span, 0);
         }
+        (Span::default(), self.insert(runs))
+    }
+
+    /// The ports of these rules as a set, also where a span could say it.
+    pub(super) fn number(&mut self, covers: &[&Cover]) -> u32 {
+        self.insert(all_runs(covers))
+    }
+
+    fn insert(&mut self, runs: Vec<Run>) -> u32 {
         let next = u32::try_from(self.numbers.len() + 1).unwrap_or(u32::MAX);
-        (Span::default(), *self.numbers.entry(runs).or_insert(next))
+        *self.numbers.entry(runs).or_insert(next)
     }
 
     /// The port table.
@@ -74,6 +80,13 @@ fn one_span(runs: &[Run]) -> Option<Span> {
         allow: u8::from(runs[0].allow),
         pad: [0; 2],
     })
+}
+
+fn all_runs(covers: &[&Cover]) -> Vec<Run> {
+    [Transport::Icmp, Transport::Tcp, Transport::Udp]
+        .into_iter()
+        .flat_map(|transport| runs(covers, transport))
+        .collect()
 }
 
 /// The ports of one transport, each run under the rule that decides about it: deny before allow.

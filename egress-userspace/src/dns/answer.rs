@@ -20,7 +20,7 @@ use egress_common::RuleId;
 use super::{
     message::{BADVERS, FORMERR, NOTIMP, NXDOMAIN, SERVFAIL, text, wire},
     service_binding,
-    special::refusal,
+    special::{refusal, refusal_of_rules},
     told::{DnsReason, Dropped},
 };
 use crate::compile::HostRule;
@@ -393,8 +393,12 @@ impl Reading {
 /// The address of a record that the name may not have, and why: no rule that covers the name opens it.
 fn refused(data: &Data, terms: &Terms<'_>) -> Option<(IpAddr, &'static str)> {
     let address = data.address()?;
-    let private = terms.rules.iter().any(|rule| rule.private);
-    refusal(address, private).map(|why| (address, why))
+    let refusal = match terms.rules {
+        // In audit mode a name that no rule lists is answered too.
+        [] => refusal(address, false),
+        rules => refusal_of_rules(rules, address),
+    };
+    refusal.map(|why| (address, why))
 }
 
 /// The data of a record, `None` if it is of a type that the library does not know or of no use to a client.

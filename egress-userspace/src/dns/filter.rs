@@ -267,6 +267,7 @@ mod tests {
             ports: Vec::new(),
             transports: Vec::new(),
             private: false,
+            own: [].into(),
         };
         let mut compiled = Compiled {
             hosts: vec![rule(1, "*.one.example"), rule(2, "*.two.example")],

@@ -50,6 +50,7 @@ fn policy() -> Compiled {
             ports: vec![PortRange::one(443)],
             transports: vec![Transport::Tcp],
             private: false,
+            own: [].into(),
         });
     }
     compiled.denied_hosts = (10..).zip(DENIED).map(|(id, host)| (host.to_owned(), id)).collect();

@@ -12,7 +12,7 @@ use std::{
 use egress_common::{Address, Permit, PermitKey};
 use thiserror::Error;
 
-use super::{clock::nanoseconds, special::refusal};
+use super::{clock::nanoseconds, special::refusal_of_rule};
 use crate::compile::HostRule;
 
 /// Shortest and longest time that an answer opens its addresses for.
@@ -125,7 +125,7 @@ impl Ledger {
         // The kernel looks an address up by what it embeds.
         let key = Address::from(address).judged();
         let mut opened = false;
-        for rule in rules.iter().filter(|rule| refusal(address, rule.private).is_none()) {
+        for rule in rules.iter().filter(|rule| refusal_of_rule(rule, address).is_none()) {
             for (key, permit) in rule.permits(self.slot, key, expires) {
                 if self.write(table, key, permit, now)? {
                     added.push(key);

@@ -170,6 +170,7 @@ pub(crate) fn host(id: u32, host: &str, ports: &[(u16, u16)], private: bool) -> 
         ports: ports.iter().map(|&(first, last)| PortRange { first, last }).collect(),
         transports: vec![Transport::Tcp],
         private,
+        own: [].into(),
     }
 }
 

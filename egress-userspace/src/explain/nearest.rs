@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use egress_common::{Address, Reason, names};
+use egress_common::{Address, Reason, Transport, names};
 use ipnet::IpNet;
 
 use super::{Destination, To, Why};
@@ -127,6 +127,9 @@ fn covers_port(rule: &Rule, destination: &Destination) -> bool {
 }
 
 fn other_port(what: &str, rule: &Rule) -> String {
+    if rule.transports == [Transport::Icmp] {
+        return format!("{what} only for ping");
+    }
     let transports: Vec<_> =
         rule.transports.iter().map(|transport| super::transport_name(*transport)).collect();
     format!("{what} only on {}/{}", crate::policy::list(&rule.ports), transports.join("+"))

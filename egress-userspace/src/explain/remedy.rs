@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use egress_common::{Address, Reason, Transport};
+use egress_common::{Address, Class, Reason, Transport};
 
 use crate::{
+    compile::networks::class,
     dns::told::DnsReason,
     policy::{
         self, Bounds, PortRange,
@@ -25,7 +26,7 @@ pub fn remedy(
     transport: Transport,
     reason: Reason,
 ) -> Option<String> {
-    if port == 0 {
+    if port == 0 && transport != Transport::Icmp {
         return None;
     }
     let address = Address::from(address).judged().to_ip();
@@ -35,6 +36,10 @@ pub fn remedy(
             None => Some(cidr_line(address, port, transport)),
         },
         Reason::Metadata | Reason::LinkLocal | Reason::Multicast | Reason::Broadcast => {
+            Some(cidr_line(address, port, transport))
+        }
+        // `loopback:` speaks neither of ping nor of a metadata service on this host.
+        Reason::Loopback if transport == Transport::Icmp || class(address) == Class::Metadata => {
             Some(cidr_line(address, port, transport))
         }
         Reason::Loopback => Some(format!("loopback: [{port}]")),
@@ -81,7 +86,22 @@ fn host_line(name: &str, ports: &[PortRange], transports: &[Transport], private:
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.contains('.');
     let host = if plain { name.to_owned() } else { format!("\"{name}\"") };
     let private = if private { ", private: true" } else { "" };
-    format!("- {{ host: {host}, ports: [{}]{}{private} }}", policy::list(ports), protocol(transports))
+    format!("- {{ host: {host}{}{private} }}", suffix(&policy::list(ports), transports))
+}
+
+/// The line that opens a unix socket by the name that it is bound to, with `@` before an abstract one; `None` for a name
+/// that no rule, or no line, can hold: a hostile client may have chosen it.
+pub fn unix_line(name: &str) -> Option<String> {
+    let printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    // As a rule it would be a wildcard.
+    if !printable || name.ends_with('*') || policy::unix_pattern(name).is_err() {
+        return None;
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-');
+    Some(match name.bytes().all(plain) {
+        true => format!("- unix: {name}"),
+        false => format!("- unix: \"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+    })
 }
 
 /// The setting that widens the bound which a name breaks that only this wildcard allows.
@@ -114,14 +134,16 @@ fn cidr_line(address: IpAddr, port: u16, transport: Transport) -> String {
     if cidr.starts_with(':') {
         cidr = format!("\"{cidr}\"");
     }
-    format!("- {{ cidr: {cidr}, ports: [{port}]{} }}", protocol(&[transport]))
+    format!("- {{ cidr: {cidr}{} }}", suffix(&port.to_string(), &[transport]))
 }
 
-fn protocol(transports: &[Transport]) -> &'static str {
+/// Ports and protocol of a line.
+fn suffix(ports: &str, transports: &[Transport]) -> String {
     match transports {
-        [Transport::Tcp] => "",
-        [Transport::Udp] => ", protocol: udp",
-        _ => ", protocol: any",
+        [Transport::Tcp] => format!(", ports: [{ports}]"),
+        [Transport::Udp] => format!(", ports: [{ports}], protocol: udp"),
+        [Transport::Icmp] => ", protocol: icmp".to_owned(),
+        _ => format!(", ports: [{ports}], protocol: any"),
     }
 }
 
@@ -178,6 +200,54 @@ mod tests {
             line(Some("ntp.example"), "203.0.113.66", 123, Transport::Udp, Reason::NoRule),
             "- { host: ntp.example, ports: [123], protocol: udp }"
         );
+    }
+
+    #[test]
+    fn ping_and_metadata_on_this_host_are_opened_by_address() {
+        // Mutations seen to fail here: `loopback:` for either; port 0 without a line.
+        for (address, port, transport, reason, expected) in [
+            (
+                "203.0.113.66",
+                0,
+                Transport::Icmp,
+                Reason::NoRule,
+                "- { cidr: 203.0.113.66/32, protocol: icmp }",
+            ),
+            ("127.0.0.1", 0, Transport::Icmp, Reason::Loopback, "- { cidr: 127.0.0.1/32, protocol: icmp }"),
+            (
+                "169.254.169.254",
+                80,
+                Transport::Tcp,
+                Reason::Loopback,
+                "- { cidr: 169.254.169.254/32, ports: [80] }",
+            ),
+            ("192.0.2.7", 80, Transport::Tcp, Reason::Loopback, "loopback: [80]"),
+            ("192.0.2.7", 8080, Transport::Tcp, Reason::Inbound, "inbound: [8080]"),
+        ] {
+            assert_eq!(line(None, address, port, transport, reason), expected);
+        }
+        let named = line(Some("a.example"), "203.0.113.66", 0, Transport::Icmp, Reason::NoRule);
+        assert_eq!(named, "- { host: a.example, protocol: icmp }");
+    }
+
+    #[test]
+    fn a_line_for_a_unix_socket_names_that_one_alone() {
+        // Mutations seen to fail here: a trailing `*` let through; a quote not escaped.
+        for (name, expected) in [
+            ("/run/docker.sock", Some("- unix: /run/docker.sock")),
+            ("@/tmp/.X11-unix/X0", Some("- unix: \"@/tmp/.X11-unix/X0\"")),
+            ("/run/a b: \"c\" \\ #", Some("- unix: \"/run/a b: \\\"c\\\" \\\\ #\"")),
+            ("/run/*", None),
+            ("/run/a*b", None),
+            ("/run/../a", None),
+            ("run/a", None),
+            ("@", None),
+            ("", None),
+            ("/run/a\nallow:", None),
+            ("/run/ä", None),
+        ] {
+            assert_eq!(unix_line(name).as_deref(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use egress_common::{Transport, names};
 use ipnet::IpNet;
 
-use super::{Action, Fault, PortRange, Problem, Rule, Target, file::Located, ports};
+use super::{Action, Fault, PortRange, Problem, Rule, Target, file::Located, ports, unix};
 
 /// Reports every rule whose ports are all closed by the kernel side itself.
 pub(super) fn dns_rules(rules: &[Located], problems: &mut Vec<Problem>) {
@@ -30,7 +30,7 @@ pub(super) fn impossible_rules(rules: &[Located], problems: &mut Vec<Problem>) {
         let cover = match &allow.rule.target {
             Target::Host { name, .. } => relevant.find(|deny| denies_name(&deny.rule, name)),
             Target::Network(network) => covering(*network, &allow.rule, &relevant.collect::<Vec<_>>()),
-            Target::Unix(_) => None,
+            Target::Unix(name) => relevant.find(|deny| denies_socket(&deny.rule, name)),
         };
         if let Some(deny) = cover {
             problems.push(problem(allow, deny));
@@ -49,6 +49,10 @@ fn same_file(allow: &Located, deny: &Located) -> bool {
 
 fn denies_name(deny: &Rule, name: &str) -> bool {
     matches!(&deny.target, Target::Host { name: pattern, .. } if covers(pattern, name))
+}
+
+fn denies_socket(deny: &Rule, name: &str) -> bool {
+    matches!(&deny.target, Target::Unix(pattern) if unix::covers(pattern, name))
 }
 
 /// Whether every name that `name` stands for is one that `pattern` stands for.

@@ -1,18 +1,34 @@
 //! Rules of the command line: receives `HOST:PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `NETWORK/BITS:PORT`, each with
-//! an optional `/tcp`, `/udp` or `/any`, gives a rule.
+//! an optional `/tcp`, `/udp` or `/any`, or `HOST/icmp`, or `unix:PATH`, gives a rule.
 
 use std::net::IpAddr;
 
 use egress_common::Transport;
 use ipnet::IpNet;
 
-use super::{Action, Fault, Origin, Rule, Target, ports, target, yaml::shorten};
+use super::{Action, Fault, Origin, Rule, Target, ports, protocol::ICMP_PORTS, target, unix, yaml::shorten};
+
+/// What a unix socket's name stands behind.
+pub(crate) const UNIX: &str = "unix:";
+/// What stands behind a host to be pinged.
+pub(crate) const ICMP: &str = "/icmp";
 
 /// Parses the value of an `--allow`.
 pub(super) fn parse(text: &str) -> Result<Rule, Fault> {
-    let (rest, transports) = transport(text);
-    let (target, port) = split(rest).ok_or_else(|| Fault::CommandLine(shorten(text)))?;
-    let ports = ports::normalize(vec![ports::range(port)?]);
+    let origin = Origin::CommandLine(format!("--allow {text}"));
+    let action = Action::Allow;
+    if let Some(name) = text.strip_prefix(UNIX) {
+        let target = Target::Unix(unix::pattern(name)?);
+        return Ok(Rule { action, target, ports: Vec::new(), transports: Vec::new(), origin });
+    }
+    let (target, ports, transports) = match text.strip_suffix(ICMP) {
+        Some(target) => (target, ICMP_PORTS.to_vec(), vec![Transport::Icmp]),
+        None => {
+            let (rest, transports) = transport(text);
+            let (target, port) = split(rest).ok_or_else(|| Fault::CommandLine(shorten(text)))?;
+            (target, ports::normalize(vec![ports::range(port)?]), transports)
+        }
+    };
     let bare = target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let literal = bare.unwrap_or(target);
     let target = match literal.parse::<IpAddr>() {
@@ -20,8 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Rule, Fault> {
         Err(_) if bare.is_some() || literal.contains('/') => Target::Network(target::cidr(literal)?),
         Err(_) => Target::Host { name: target::host(literal)?, private: false, broad: false },
     };
-    let origin = Origin::CommandLine(format!("--allow {text}"));
-    Ok(Rule { action: Action::Allow, target, ports, transports, origin })
+    Ok(Rule { action, target, ports, transports, origin })
 }
 
 /// Cuts off a trailing `/udp` and the like.
@@ -58,6 +73,12 @@ mod tests {
             ("10.0.0.0/8:22", "cidr 10.0.0.0/8 ports 22/tcp"),
             ("[2001:db8::/32]:22/tcp", "cidr 2001:db8::/32 ports 22/tcp"),
             ("*.packages.example:443", "host *.packages.example ports 443/tcp"),
+            ("192.0.2.1/icmp", "cidr 192.0.2.1/32 icmp"),
+            ("2001:db8::1/icmp", "cidr 2001:db8::1/128 icmp"),
+            ("10.0.0.0/8/icmp", "cidr 10.0.0.0/8 icmp"),
+            ("api.example/icmp", "host api.example icmp"),
+            ("unix:/run/a.sock", "unix /run/a.sock"),
+            ("unix:@a*", "unix @a*"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), expected);
         }
@@ -80,6 +101,10 @@ mod tests {
             "api.example:443/sctp",
             "*:443",
             "[::ffff:192.0.2.1]:443",
+            "api.example:443/icmp",
+            "/icmp",
+            "unix:run/a.sock",
+            "unix:",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -11,7 +11,7 @@ use std::{
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use thiserror::Error;
 
-use super::{Source, source::SIZE_MAX};
+use super::{Restriction, Source, source::SIZE_MAX};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, Eq, PartialEq, Error)]
@@ -67,8 +67,12 @@ pub enum Fault {
     SeveralTargets(&'static str),
     #[error("`{key}` does not go with {what}")]
     DoesNotGoWith { key: &'static str, what: &'static str },
-    #[error("`{0}` is no absolute path of a unix socket")]
-    UnixPath(String),
+    #[error("`{name}` is no name of a unix socket: {why}")]
+    UnixName { name: String, why: &'static str, hint: &'static str },
+    #[error("protocol `{protocol}` cannot be opened")]
+    Protocol { protocol: String, why: &'static str },
+    #[error("`{0}` is not among what `egress run` takes away")]
+    Restriction(String),
     #[error("`{0}` is no resolver address")]
     Resolver(String),
     #[error("rule can never match: {0}")]
@@ -119,9 +123,14 @@ impl Fault {
                 "expected an address, with a port if it is not 53: 192.0.2.53, 192.0.2.53:5353, [2001:db8::53]:53"
                     .into()
             }
-            Self::UnixPath(_) => "expected a path such as /run/postgresql/.s.PGSQL.5432".into(),
+            Self::UnixName { hint, .. } if !hint.is_empty() => (*hint).into(),
+            Self::Protocol { why, .. } => (*why).into(),
+            Self::Restriction(_) => {
+                format!("expected one of: {}", Restriction::ALL.map(Restriction::name).join(", "))
+            }
             Self::CommandLine(_) => {
-                "expected HOST:PORT, ADDRESS:PORT, [ADDRESS]:PORT or NETWORK/BITS:PORT, and /udp for UDP".into()
+                "expected HOST:PORT, ADDRESS:PORT, [ADDRESS]:PORT or NETWORK/BITS:PORT, and /udp for UDP; or HOST/icmp, or unix:PATH"
+                    .into()
             }
             _ => return None,
         };

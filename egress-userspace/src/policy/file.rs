@@ -3,18 +3,14 @@
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use egress_common::Transport;
-
 use super::{
-    Action, Fault, PortRange, Problem, Rule, Source, Target, ports,
+    Action, Fault, Problem, Rule, Source, Target, protocol,
     reader::{Fields, Reader},
     settings::{self, Settings},
-    target,
-    yaml::{self, Node, Value, shorten},
+    target, unix,
+    yaml::{self, Node, Value},
 };
 
-/// Port of a rule under `allow:` that names none.
-const ALLOW_PORT: u16 = 443;
 /// Keys of a policy.
 const KEYS: &[&str] = &[
     "version",
@@ -27,6 +23,9 @@ const KEYS: &[&str] = &[
     "loopback",
     "unix",
     "inbound",
+    "require",
+    "escape",
+    "permit",
     "dns",
 ];
 /// Keys that an included file may have.
@@ -34,7 +33,7 @@ const INCLUDED_KEYS: &[&str] = &["version", "name", "description", "include", "a
 /// Keys of a rule under `allow:`.
 const ALLOW_KEYS: &[&str] = &["host", "cidr", "unix", "ports", "protocol", "private", "broad"];
 /// Keys of a rule under `deny:`.
-const DENY_KEYS: &[&str] = &["host", "cidr", "ports", "protocol"];
+const DENY_KEYS: &[&str] = &["host", "cidr", "unix", "ports", "protocol"];
 
 /// A rule and where it stands; no place is the command line.
 #[derive(Clone, Debug)]
@@ -117,7 +116,7 @@ fn rule(reader: &mut Reader<'_>, action: Action, node: &Node) -> Option<Located>
     let (span, target) = rule_target(reader, node, action, &fields)?;
     let (ports, transports) = match &target {
         Target::Unix(_) => (Vec::new(), Vec::new()),
-        _ => (rule_ports(reader, action, &fields)?, rule_transports(reader, action, &fields)?),
+        _ => protocol::read(reader, action, &fields)?,
     };
     if reader.problems.len() > faults {
         return None;
@@ -188,12 +187,8 @@ fn host(reader: &mut Reader<'_>, value: &Node, action: Action, fields: &Fields<'
 }
 
 fn unix(reader: &mut Reader<'_>, value: &Node) -> Option<Target> {
-    let text = reader.text(value, "a path")?;
-    let sound = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
-    if !sound {
-        reader.fault(&value.span, Fault::UnixPath(shorten(text)));
-    }
-    sound.then(|| Target::Unix(PathBuf::from(text)))
+    let text = reader.text(value, "a path, or @ and an abstract name")?;
+    unix::pattern(text).map(Target::Unix).map_err(|fault| reader.fault(&value.span, fault)).ok()
 }
 
 fn does_not_go(reader: &mut Reader<'_>, fields: &Fields<'_>, keys: &[&'static str], what: &'static str) {
@@ -202,26 +197,6 @@ fn does_not_go(reader: &mut Reader<'_>, fields: &Fields<'_>, keys: &[&'static st
             reader.fault(span, Fault::DoesNotGoWith { key, what });
         }
     }
-}
-
-fn rule_ports(reader: &mut Reader<'_>, action: Action, fields: &Fields<'_>) -> Option<Vec<PortRange>> {
-    match (fields.get("ports"), action) {
-        (Some((_, node)), _) => ports::read(reader, node),
-        (None, Action::Allow) => Some(vec![PortRange::one(ALLOW_PORT)]),
-        (None, Action::Deny) => Some(vec![PortRange::ALL]),
-    }
-}
-
-fn rule_transports(reader: &mut Reader<'_>, action: Action, fields: &Fields<'_>) -> Option<Vec<Transport>> {
-    const BOTH: &[Transport] = &[Transport::Tcp, Transport::Udp];
-    const WORDS: [(&str, &[Transport]); 3] =
-        [("tcp", &[Transport::Tcp]), ("udp", &[Transport::Udp]), ("any", BOTH)];
-    let transports = match (fields.get("protocol"), action) {
-        (Some((_, node)), _) => reader.word(node, "protocol", "`tcp`, `udp` or `any`", &WORDS)?,
-        (None, Action::Allow) => &[Transport::Tcp],
-        (None, Action::Deny) => BOTH,
-    };
-    Some(transports.to_vec())
 }
 
 fn first_line(source: &Source, span: &Range<usize>) -> Range<usize> {

@@ -11,32 +11,36 @@ mod model;
 pub mod net;
 mod ports;
 mod print;
+mod protocol;
 mod query_type;
 mod reader;
 mod restriction;
 mod settings;
 mod source;
 mod target;
+mod unix;
 mod yaml;
 
 use std::path::Path;
 
 pub(crate) use check::covers;
-pub(crate) use command_line::{split as split_port, transport as split_transport};
+pub(crate) use command_line::{ICMP, UNIX, split as split_port, transport as split_transport};
 pub use fault::{Errors, Fault, Problem};
 pub(crate) use model::list;
 pub use model::{
-    Action, Bounds, Dns, Inbound, Loopback, Mode, Notice, Origin, Policy, PortRange, Refusal, Rule, Target,
-    Unix, Upstream,
+    Action, Bounds, Dns, Inbound, Loopback, Mode, Notice, OnEscape, Origin, Policy, PortRange, Refusal,
+    Require, Rule, Target, Unix, Upstream,
 };
 pub(crate) use query_type::may_be_listed;
 pub use query_type::query_type_name;
 pub use restriction::Restriction;
 pub use source::Source;
 pub(crate) use target::host as parse_host;
+pub(crate) use unix::pattern as unix_pattern;
 
 /// Loads a policy with everything that it includes. `allow` are rules of the command line, as in
-/// `api.example:443`, `192.0.2.1:8000-8100`, `[2001:db8::1]:53/udp` or `10.0.0.0/8:22`.
+/// `api.example:443`, `192.0.2.1:8000-8100`, `[2001:db8::1]:53/udp`, `10.0.0.0/8:22`, `192.0.2.1/icmp` or
+/// `unix:/run/a.sock`.
 ///
 /// # Errors
 ///

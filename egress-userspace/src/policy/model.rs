@@ -1,9 +1,11 @@
 //! The meaning of a policy: plain types without positions in a text, each rule with where it was written.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use egress_common::Transport;
 use ipnet::IpNet;
+
+use super::Restriction;
 
 /// Where a rule was written.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -95,8 +97,9 @@ pub enum Target {
     },
     /// A network.
     Network(IpNet),
-    /// A unix socket.
-    Unix(PathBuf),
+    /// Unix sockets: an absolute path, or `@` and an abstract name; a `*`, only ever the last character, stands for any
+    /// rest.
+    Unix(String),
 }
 
 /// One entry of `allow:` or `deny:`.
@@ -106,7 +109,7 @@ pub struct Rule {
     pub action: Action,
     /// What it speaks of.
     pub target: Target,
-    /// Its ports, sorted, neither overlapping nor touching. Empty for unix sockets only.
+    /// Its ports, sorted, neither overlapping nor touching; ICMP's only one is 0. Empty for unix sockets only.
     pub ports: Vec<PortRange>,
     /// Its transports, in the order of their numbers. Empty for unix sockets only.
     pub transports: Vec<Transport>,
@@ -128,16 +131,16 @@ impl fmt::Display for Rule {
                 write!(f, "cidr {network}")?;
                 false
             }
-            Target::Unix(path) => return write!(f, "unix {}", path.display()),
+            Target::Unix(pattern) => return write!(f, "unix {pattern}"),
         };
         if self.action == Action::Deny && matches!(self.target, Target::Host { .. }) {
             return Ok(());
         }
-        match self.ports.as_slice() {
-            [PortRange::ALL] => f.write_str(" all ports")?,
-            ports => write!(f, " ports {}", list(ports))?,
+        match (self.ports.as_slice(), self.transports.as_slice()) {
+            (_, [Transport::Icmp]) => f.write_str(" icmp")?,
+            ([PortRange::ALL], all) => write!(f, " all ports/{}", transports(all))?,
+            (ports, some) => write!(f, " ports {}/{}", list(ports), transports(some))?,
         }
-        write!(f, "/{}", transports(&self.transports))?;
         if private { f.write_str(" private") } else { Ok(()) }
     }
 }
@@ -158,13 +161,13 @@ fn transports(transports: &[Transport]) -> &'static str {
 /// The `loopback:` setting.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Loopback {
-    /// Nothing on the host itself.
+    /// Nothing on the host itself, sockets of the same scope included.
     None,
-    /// Listeners of the same scope only. This version treats it as [`Loopback::None`].
+    /// Sockets of the same scope.
     Own,
-    /// Everything on the host itself.
+    /// Everything on the host itself, over TCP and UDP.
     Any,
-    /// These ports, TCP and UDP.
+    /// Sockets of the same scope, and these ports of everybody's, over TCP and UDP.
     Ports(Vec<PortRange>),
 }
 
@@ -176,19 +179,70 @@ pub enum Unix {
     Own,
     /// Every socket.
     Any,
-    /// No socket.
+    /// No socket but those that a rule names, of the same scope or not.
     None,
 }
 
-/// The `inbound:` setting.
+impl Unix {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Any => "any",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The `inbound:` setting: connections and datagrams from outside the scope. Answers to what the scope began always pass.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Inbound {
-    /// No connection from outside the scope is accepted.
+    /// None comes in.
     Deny,
-    /// All are.
+    /// All do.
     Allow,
-    /// Those to these ports are.
+    /// Those to these ports do, over TCP and UDP.
     Ports(Vec<PortRange>),
+}
+
+/// The `require:` setting: on which kernels the policy may be attached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Require {
+    /// On those that close what such a kernel can close; what stays open is said.
+    #[default]
+    Kernel,
+    /// On those only where no path stays open.
+    Full,
+}
+
+impl Require {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// The `escape:` setting: what becomes of a scope out of which a process was moved, or whose programs were detached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnEscape {
+    /// It is reported.
+    #[default]
+    Report,
+    /// It is reported, and every process of the scope is killed.
+    Kill,
+}
+
+impl OnEscape {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Kill => "kill",
+        }
+    }
 }
 
 /// The `dns.upstream` setting.
@@ -275,12 +329,12 @@ impl Default for Dns {
     }
 }
 
-/// Something that a policy says, or leaves to a default, and that this version does not do.
+/// What a policy opens by more than it seems to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Notice {
     /// Where it was written; `None` for a default.
     pub origin: Option<Origin>,
-    /// What is not effective and what holds instead.
+    /// What can be done with it.
     pub message: String,
 }
 
@@ -310,13 +364,23 @@ pub struct Policy {
     pub loopback_origin: Option<Origin>,
     /// Unix sockets.
     pub unix: Unix,
-    /// Connections from outside.
+    /// Where `unix:` was written; `None` if it was not.
+    pub unix_origin: Option<Origin>,
+    /// What comes from outside.
     pub inbound: Inbound,
+    /// Where `inbound:` was written; `None` if it was not.
+    pub inbound_origin: Option<Origin>,
+    /// On which kernels it may be attached.
+    pub require: Require,
+    /// What becomes of the scope when a process got out of it.
+    pub on_escape: OnEscape,
+    /// What `egress run` does not take away from the command.
+    pub permits: BTreeSet<Restriction>,
     /// Resolvers that are asked.
     pub dns_upstream: Upstream,
     /// How names are asked.
     pub dns: Dns,
-    /// What of this is not yet effective.
+    /// What of this opens more than it seems to.
     pub notices: Vec<Notice>,
     /// The files it was read from, its own first.
     pub files: Vec<PathBuf>,

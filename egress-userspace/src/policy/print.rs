@@ -7,8 +7,7 @@ use egress_common::Transport;
 use serde::Serialize;
 
 use super::{
-    Action, Inbound, Loopback, Mode, Policy, PortRange, Refusal, Rule, Target, Unix, Upstream,
-    query_type_name,
+    Action, Inbound, Loopback, Mode, Policy, PortRange, Refusal, Rule, Target, Upstream, query_type_name,
 };
 
 #[derive(Serialize)]
@@ -24,6 +23,9 @@ struct Text<'a> {
     loopback: serde_yaml::Value,
     unix: &'static str,
     inbound: serde_yaml::Value,
+    require: &'static str,
+    escape: &'static str,
+    permit: Vec<&'static str>,
     dns: Dns,
 }
 
@@ -89,16 +91,15 @@ impl Policy {
                 Loopback::Any => "any".into(),
                 Loopback::Ports(ranges) => ports(ranges),
             },
-            unix: match self.unix {
-                Unix::Own => "own",
-                Unix::Any => "any",
-                Unix::None => "none",
-            },
+            unix: self.unix.name(),
             inbound: match &self.inbound {
                 Inbound::Deny => "deny".into(),
                 Inbound::Allow => "allow".into(),
                 Inbound::Ports(ranges) => ports(ranges),
             },
+            require: self.require.name(),
+            escape: self.on_escape.name(),
+            permit: self.permits.iter().map(|restriction| restriction.name()).collect(),
             dns: dns(self),
         };
         serde_yaml::to_string(&text)
@@ -136,12 +137,12 @@ fn entry(rule: &Rule) -> Entry {
             entry.broad = broad.then_some(true);
         }
         Target::Network(network) => entry.cidr = Some(network.to_string()),
-        Target::Unix(path) => entry.unix = Some(path.display().to_string()),
+        Target::Unix(pattern) => entry.unix = Some(pattern.clone()),
     }
     // All ports of all transports is what a deny rule means without either, and has no other spelling: port 0
     // cannot be written.
     let whole = rule.ports == [PortRange::ALL];
-    if !whole && !rule.ports.is_empty() {
+    if !whole && !rule.ports.is_empty() && rule.transports != [Transport::Icmp] {
         entry.ports = Some(ports(&rule.ports));
     }
     let denied_name = rule.action == Action::Deny && matches!(rule.target, Target::Host { .. });
@@ -150,6 +151,7 @@ fn entry(rule: &Rule) -> Entry {
         [] => None,
         [Transport::Tcp] => Some("tcp"),
         [Transport::Udp] => Some("udp"),
+        [Transport::Icmp] => Some("icmp"),
         _ => Some("any"),
     };
     entry

@@ -72,6 +72,7 @@ mod tests {
             ports: Vec::new(),
             transports: Vec::new(),
             private: false,
+            own: [].into(),
         };
         for (name, number) in ASKABLE {
             let dns = Dns { types: vec![number], ..Dns::default() };

@@ -1,11 +1,13 @@
 //! The settings of a policy file, everything but its rules: receives a file's top level, gives values and, once all
 //! rules are known, the policy with its notices.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{
-    Dns, Fault, Inbound, Loopback, Mode, Notice, Origin, Policy, Rule, Target, Unix, Upstream, dns, ports,
+    Action, Dns, Fault, Inbound, Loopback, Mode, Notice, OnEscape, Origin, Policy, Require, Restriction,
+    Rule, Target, Unix, Upstream, dns, ports,
     reader::{Fields, Reader},
+    unix,
     yaml::{Node, Value, shorten},
 };
 
@@ -20,6 +22,9 @@ pub(super) struct Settings {
     loopback: (Loopback, Option<Origin>),
     unix: (Unix, Option<Origin>),
     inbound: (Inbound, Option<Origin>),
+    require: Require,
+    on_escape: OnEscape,
+    permits: BTreeSet<Restriction>,
     upstream: Upstream,
     dns: Dns,
 }
@@ -76,6 +81,15 @@ impl Settings {
             reader.word(node, "unix setting", "`own`, `any` or `none`", &words)
         });
         let inbound = field(fields, "inbound", |node| inbound(reader, node));
+        let require = field(fields, "require", |node| {
+            let words = [("kernel", Require::Kernel), ("full", Require::Full)];
+            reader.word(node, "require setting", "`kernel` or `full`", &words)
+        });
+        let on_escape = field(fields, "escape", |node| {
+            let words = [("report", OnEscape::Report), ("kill", OnEscape::Kill)];
+            reader.word(node, "escape setting", "`report` or `kill`", &words)
+        });
+        let permits = field(fields, "permit", |node| Some(permits(reader, node)));
         let (upstream, dns) = match fields.get("dns") {
             Some((_, node)) => dns::read(reader, node),
             None => (Some(Upstream::System), Dns::default()),
@@ -85,9 +99,12 @@ impl Settings {
             name: name?,
             description,
             mode: mode.unwrap_or(Mode::Enforce),
-            loopback: (loopback.unwrap_or(Loopback::None), origin("loopback")),
+            loopback: (loopback.unwrap_or(Loopback::Own), origin("loopback")),
             unix: (unix.unwrap_or(Unix::Own), origin("unix")),
             inbound: (inbound.unwrap_or(Inbound::Deny), origin("inbound")),
+            require: require.unwrap_or_default(),
+            on_escape: on_escape.unwrap_or_default(),
+            permits: permits.unwrap_or_default(),
             upstream: upstream?,
             dns,
         })
@@ -104,7 +121,12 @@ impl Settings {
             loopback: self.loopback.0,
             loopback_origin: self.loopback.1,
             unix: self.unix.0,
+            unix_origin: self.unix.1,
             inbound: self.inbound.0,
+            inbound_origin: self.inbound.1,
+            require: self.require,
+            on_escape: self.on_escape,
+            permits: self.permits,
             dns_upstream: self.upstream,
             dns: self.dns,
             notices,
@@ -112,36 +134,39 @@ impl Settings {
         }
     }
 
+    /// What is a way out by itself, though the policy says so.
     fn notices(&self, rules: &[Rule]) -> Vec<Notice> {
-        let mut notices: Vec<Notice> = rules.iter().filter_map(rule_notice).collect();
-        let mut say = |origin: Option<&Origin>, message: &str| {
-            notices.push(Notice { origin: origin.cloned(), message: message.into() });
-        };
-        match &self.loopback {
-            (Loopback::Own, origin) => say(
-                origin.as_ref(),
-                "`loopback: own` is not yet effective: it is treated as `none`: 127.0.0.0/8, 0.0.0.0 and ::1 are closed",
-            ),
-            (_, None) => {
-                say(None, "`loopback` is not set: `none` applies: 127.0.0.0/8, 0.0.0.0 and ::1 are closed")
-            }
-            _ => {}
-        }
-        say(
-            self.unix.1.as_ref(),
-            "unix sockets are not yet restricted: processes outside can be reached through them, whatever `unix:` says",
-        );
-        if self.inbound.0 != Inbound::Deny {
-            let message = "`inbound` is not yet effective: connections from outside get no answer";
-            say(self.inbound.1.as_ref(), message);
+        let mut notices: Vec<Notice> = rules.iter().filter_map(launcher_notice).collect();
+        if let (Unix::Any, origin) = &self.unix {
+            let message =
+                "`unix: any` opens every local service, those included that start programs outside the scope";
+            notices.push(Notice { origin: origin.clone(), message: message.into() });
         }
         notices
     }
 }
 
-fn rule_notice(rule: &Rule) -> Option<Notice> {
-    let Target::Unix(path) = &rule.target else { return None };
-    let message = format!("`unix: {}` is not yet effective: unix sockets are not restricted", path.display());
+/// Sockets of services that start programs, or open connections, for whoever asks.
+const LAUNCHERS: [(&str, &str); 12] = [
+    ("/run/docker.sock", "Docker starts containers outside"),
+    ("/var/run/docker.sock", "Docker starts containers outside"),
+    ("/run/user/1000/docker.sock", "Docker starts containers outside"),
+    ("/run/containerd/containerd.sock", "containerd starts containers outside"),
+    ("/run/podman/podman.sock", "Podman starts containers outside"),
+    ("/run/user/1000/podman/podman.sock", "Podman starts containers outside"),
+    ("/run/dbus/system_bus_socket", "systemd and others start programs outside"),
+    ("/run/systemd/private", "systemd starts programs outside"),
+    ("/run/user/1000/bus", "the session's systemd starts programs outside"),
+    ("/run/user/1000/systemd/private", "the session's systemd starts programs outside"),
+    ("/tmp/.X11-unix/X0", "the X server types into any window"),
+    ("/tmp/.X11-unix/X1", "the X server types into any window"),
+];
+
+fn launcher_notice(rule: &Rule) -> Option<Notice> {
+    let (Target::Unix(pattern), Action::Allow) = (&rule.target, rule.action) else { return None };
+    let pattern = pattern.replacen("@/tmp", "/tmp", 1);
+    let (_, what) = LAUNCHERS.iter().find(|(socket, _)| unix::covers(&pattern, socket))?;
+    let message = format!("`{rule}` is a way out of the scope: {what} for whoever asks");
     Some(Notice { origin: Some(rule.origin.clone()), message })
 }
 
@@ -180,4 +205,19 @@ fn inbound(reader: &mut Reader<'_>, node: &Node) -> Option<Inbound> {
     let words = [("deny", false), ("allow", true)];
     let allow = reader.word(node, "inbound setting", "`deny`, `allow` or a list of ports", &words)?;
     Some(if allow { Inbound::Allow } else { Inbound::Deny })
+}
+
+fn permits(reader: &mut Reader<'_>, node: &Node) -> BTreeSet<Restriction> {
+    let items = reader.list(node, "a list of names such as [io_uring, userns]").unwrap_or_default();
+    let mut permits = BTreeSet::new();
+    for item in items {
+        let Some(text) = reader.text(item, "a name such as io_uring") else { continue };
+        match Restriction::from_name(text) {
+            Some(restriction) => {
+                permits.insert(restriction);
+            }
+            None => reader.fault(&item.span, Fault::Restriction(shorten(text))),
+        }
+    }
+    permits
 }

@@ -1,5 +1,6 @@
 //! Scopes: the cgroup that a policy applies to, and the commands that run inside.
 
+pub mod addresses;
 pub mod cgroup;
 
 pub mod enforced;

@@ -1,4 +1,4 @@
-//! What one asks about: receives `NAME`, `ADDRESS`, either with `:PORT` and `/tcp` or `/udp`, tells which events are of it.
+//! What one asks about: receives `NAME`, `ADDRESS`, either with `:PORT` and `/tcp`, `/udp` or `/icmp`, tells which events are of it.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
@@ -23,7 +23,7 @@ pub struct Subject {
     pub to: To,
     /// Its port; any if there is none.
     pub port: Option<u16>,
-    /// `tcp` or `udp`; any if there is none.
+    /// `tcp`, `udp` or `icmp`; any if there is none.
     pub protocol: Option<&'static str>,
 }
 
@@ -37,7 +37,7 @@ impl FromStr for Subject {
 
     fn from_str(text: &str) -> Result<Self, SubjectError> {
         let error = || SubjectError(text.to_owned());
-        let (rest, protocol) = ["tcp", "udp"]
+        let (rest, protocol) = ["tcp", "udp", "icmp"]
             .into_iter()
             .find_map(|protocol| Some((text.strip_suffix(protocol)?.strip_suffix('/')?, Some(protocol))))
             .unwrap_or((text, None));

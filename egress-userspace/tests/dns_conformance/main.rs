@@ -53,6 +53,7 @@ impl Setting {
                     ports: vec![PortRange::one(443)],
                     transports: vec![Transport::Tcp],
                     private: *word == "private",
+                    own: [].into(),
                 }),
                 other => panic!("policy {other:?}"),
             }

@@ -8,10 +8,10 @@ use std::{
 };
 
 use egress::policy::{
-    Action, Bounds, Dns, Inbound, Loopback, Mode, Origin, Policy, PortRange, Refusal, Rule, Target, Unix,
-    Upstream,
+    Action, Bounds, Dns, Inbound, Loopback, Mode, OnEscape, Origin, Policy, PortRange, Refusal, Require,
+    Restriction, Rule, Target, Unix, Upstream,
 };
-use egress_common::{Address, Flow, Transport};
+use egress_common::{Address, Flow, Peer, Transport};
 use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -112,25 +112,52 @@ fn transports() -> impl Strategy<Value = Vec<Transport>> {
     select(vec![vec![Transport::Tcp], vec![Transport::Udp], vec![Transport::Tcp, Transport::Udp]])
 }
 
+const ALL_TRANSPORTS: [Transport; 3] = [Transport::Icmp, Transport::Tcp, Transport::Udp];
+
+/// Ports and transports as a rule under `allow:` may have them.
+fn opened() -> impl Strategy<Value = (Vec<PortRange>, Vec<Transport>)> {
+    prop_oneof![
+        4 => (ports(), transports()),
+        1 => Just((vec![PortRange::one(0)], vec![Transport::Icmp])),
+    ]
+}
+
+/// Ports and transports as a rule under `deny:` may have them.
+fn closed() -> impl Strategy<Value = (Vec<PortRange>, Vec<Transport>)> {
+    let all = |transports: &[Transport]| Just((vec![PortRange::ALL], transports.to_vec()));
+    prop_oneof![
+        6 => opened(),
+        2 => all(&ALL_TRANSPORTS),
+        1 => all(&[Transport::Udp]),
+    ]
+}
+
 pub(crate) fn network_rule(action: Action) -> impl Strategy<Value = Rule> {
-    let whole_ports = prop_oneof![3 => ports(), 1 => Just(vec![PortRange::ALL])];
-    let ports = if action == Action::Deny { whole_ports.boxed() } else { ports().boxed() };
-    (select(&NETWORKS), ports, transports(), 1..200usize).prop_map(
-        move |(network, ports, transports, line)| {
-            let network = network.parse().unwrap();
-            // Without ports, a deny rule is about every transport too.
-            let transports = match ports.as_slice() {
-                [PortRange::ALL] => vec![Transport::Tcp, Transport::Udp],
-                _ => transports,
-            };
-            Rule { action, target: Target::Network(network), ports, transports, origin: file(line) }
-        },
-    )
+    let parts = if action == Action::Deny { closed().boxed() } else { opened().boxed() };
+    (select(&NETWORKS), parts, 1..200usize).prop_map(move |(network, (ports, transports), line)| Rule {
+        action,
+        target: Target::Network(network.parse().unwrap()),
+        ports,
+        transports,
+        origin: file(line),
+    })
+}
+
+const SOCKETS: [&str; 7] = ["/run/a", "/run/a*", "/run/a.sock", "/*", "@a", "@*", "/run/a b \"c\": #'{"];
+
+fn unix_rule() -> impl Strategy<Value = Rule> {
+    (select(&SOCKETS), any::<bool>(), 500..600usize).prop_map(|(name, allow, line)| Rule {
+        action: if allow { Action::Allow } else { Action::Deny },
+        target: Target::Unix(name.into()),
+        ports: Vec::new(),
+        transports: Vec::new(),
+        origin: file(line),
+    })
 }
 
 pub(crate) fn host_rule() -> impl Strategy<Value = Rule> {
-    (select(&NAMES), any::<bool>(), ports(), transports(), 200..400usize).prop_map(
-        |(name, private, ports, transports, line)| Rule {
+    (select(&NAMES), any::<bool>(), opened(), 200..400usize).prop_map(
+        |(name, private, (ports, transports), line)| Rule {
             action: Action::Allow,
             target: Target::Host { name: name.into(), private, broad: false },
             ports,
@@ -149,6 +176,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
         5 => network_rule(Action::Allow),
         2 => network_rule(Action::Deny),
         1 => host_rule(),
+        1 => unix_rule(),
     ];
     vec(rule, 0..10)
 }
@@ -160,6 +188,36 @@ pub(crate) fn loopback() -> impl Strategy<Value = Loopback> {
         Just(Loopback::Any),
         ports().prop_map(Loopback::Ports),
     ]
+}
+
+pub(crate) fn inbound() -> impl Strategy<Value = Inbound> {
+    prop_oneof![
+        2 => Just(Inbound::Deny),
+        1 => Just(Inbound::Allow),
+        2 => ports().prop_map(Inbound::Ports),
+    ]
+}
+
+/// Some of the host's own addresses: plain ones, a metadata service, one that is loopback anyway, one that embeds another.
+pub(crate) fn own() -> impl Strategy<Value = Vec<IpAddr>> {
+    const OWN: [&str; 7] = [
+        "10.20.9.0",
+        "10.20.9.255",
+        "127.0.0.53",
+        "169.254.169.254",
+        "2001:db8:7::1",
+        "fe80::",
+        "::ffff:203.0.113.1",
+    ];
+    proptest::sample::subsequence(OWN.map(|text| text.parse::<IpAddr>().unwrap()).to_vec(), 0..=OWN.len())
+}
+
+/// `require:`, `escape:`, `permit:`
+fn bounds_of_scope() -> impl Strategy<Value = (Require, OnEscape, Vec<Restriction>)> {
+    let require = select(vec![Require::Kernel, Require::Full]);
+    let on_escape = select(vec![OnEscape::Report, OnEscape::Kill]);
+    let all = Restriction::ALL.to_vec();
+    (require, on_escape, proptest::sample::subsequence(all, 0..=Restriction::ALL.len()))
 }
 
 fn upstream() -> impl Strategy<Value = Upstream> {
@@ -187,16 +245,22 @@ fn dns() -> impl Strategy<Value = Dns> {
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
-    let parts = (rules(), loopback(), upstream(), dns(), any::<bool>());
-    parts.prop_map(|(rules, loopback, dns_upstream, dns, audit)| Policy {
+    let unix = select(vec![Unix::Own, Unix::Any, Unix::None]);
+    let parts = (rules(), loopback(), unix, inbound(), bounds_of_scope(), upstream(), dns(), any::<bool>());
+    parts.prop_map(|(rules, loopback, unix, inbound, bounds, dns_upstream, dns, audit)| Policy {
         name: "p".into(),
         description: None,
         mode: if audit { Mode::Audit } else { Mode::Enforce },
         rules,
         loopback,
         loopback_origin: Some(file(400)),
-        unix: Unix::Own,
-        inbound: Inbound::Deny,
+        unix,
+        unix_origin: Some(file(402)),
+        inbound,
+        inbound_origin: Some(file(403)),
+        require: bounds.0,
+        on_escape: bounds.1,
+        permits: bounds.2.into_iter().collect(),
         dns_upstream,
         dns,
         notices: Vec::new(),
@@ -238,18 +302,20 @@ fn all_destinations() -> Vec<Flow> {
     for address in addresses {
         let ip = address.judged().to_ip();
         let local = match ip {
-            IpAddr::V4(v4) => matches!(v4.octets()[0], 0 | 127),
+            IpAddr::V4(v4) => matches!(v4.octets(), [0 | 127, ..] | [10, 20, 9, 0] | [203, 0, 113, 1]),
             IpAddr::V6(v6) => v6.to_bits() < 3,
         };
         let local_ports: &[u16] = if local { &[0, 443, 8000] } else { &[0] };
-        for &port in &ports {
-            for transport in [Transport::Tcp, Transport::Udp] {
+        let peers: &[Peer] = if local { &[Peer::Remote, Peer::Own, Peer::Foreign] } else { &[Peer::Remote] };
+        let with_ports = ports.iter().flat_map(|&port| [(Transport::Tcp, port), (Transport::Udp, port)]);
+        for (transport, port) in with_ports.chain([(Transport::Icmp, 0)]) {
+            for &peer in peers {
                 flows.extend(local_ports.iter().map(|&local_port| Flow {
                     transport,
                     address,
                     port,
                     local_port,
-                    peer: egress_common::Peer::Remote,
+                    peer,
                 }));
             }
         }

@@ -31,7 +31,7 @@ use crate::{
         permit::{Ledger, PermitError, PermitTable},
         reply,
         sockets::{Take, Way},
-        special::refusal,
+        special::refusal_of_rules,
         system,
         told::{DnsReason, Dropped, Told},
         upstream::{Exchanges, Finished, Judge, UpstreamError},
@@ -248,7 +248,7 @@ impl<C: Clock> Desk<C> {
         let mut dropped = Vec::new();
         let mut kept: Vec<IpAddr> = Vec::new();
         for &address in self.hosts.addresses_of_normal(name) {
-            match why_not(rules, address) {
+            match refusal_of_rules(rules, address) {
                 Some(why) if opens => dropped.push(Dropped { address, why }),
                 _ => kept.push(address),
             }
@@ -391,7 +391,7 @@ impl<C: Clock> Desk<C> {
         table: &mut impl PermitTable,
     ) -> Result<u64, Outcome> {
         let (open, closed): (Vec<_>, Vec<_>) = answer.addresses.iter().partition(|(address, _)| {
-            key.opens && (!self.compiled.audit || why_not(rules, *address).is_none())
+            key.opens && (!self.compiled.audit || refusal_of_rules(rules, *address).is_none())
         });
         let opened = self.ledger.open(table, rules, &open, now);
         self.ledger.take_closed().into_iter().for_each(|address| self.book.closed(address));
@@ -494,18 +494,6 @@ fn can_be_asked(question: &Question) -> bool {
 fn key_of(waiter: &Waiter, opens: bool) -> Key {
     let question = &waiter.question;
     Key { name: question.name.text().into(), query_type: question.query_type, opens }
-}
-
-/// Why no rule may have an address; `None` if one may.
-pub(super) fn why_not(rules: &[HostRule], address: IpAddr) -> Option<&'static str> {
-    let mut why = Some("no rule opens it");
-    for rule in rules {
-        match refusal(address, rule.private) {
-            None => return None,
-            refused => why = refused,
-        }
-    }
-    why
 }
 
 /// Seconds that a client may keep an address that closes then.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     Happened,
-    desk::{Desk, HOSTS_TTL, why_not},
+    desk::{Desk, HOSTS_TTL},
 };
 use crate::{
     compile::HostRule,
@@ -16,6 +16,7 @@ use crate::{
         normal,
         outcome::{Outcome, ResolveError},
         permit::{PermitTable, TTL},
+        special::refusal_of_rules,
         told::Dropped,
         upstream::UpstreamError,
     },
@@ -131,7 +132,7 @@ impl<C: Clock> Desk<C> {
         let is_first = !watched.tried;
         let (mut open, mut found) = (Vec::new(), Found { ttl: Some(HOSTS_TTL), ..Found::default() });
         for &address in self.hosts.addresses(name) {
-            match why_not(&rules, address) {
+            match refusal_of_rules(&rules, address) {
                 None => open.push((address, HOSTS_TTL)),
                 Some(why) => found.dropped.push(Dropped { address, why }),
             }

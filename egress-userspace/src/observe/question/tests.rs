@@ -60,6 +60,7 @@ pub(crate) fn policy() -> Compiled {
         ports: vec![PortRange::one(port)],
         transports: transports.to_vec(),
         private: false,
+        own: [].into(),
     };
     Compiled {
         rules: vec![
