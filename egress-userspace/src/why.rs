@@ -12,7 +12,7 @@ use std::{
     net::IpAddr,
 };
 
-pub use event::{Attempt, Event, Process, Question, Rule};
+pub use event::{Attempt, Escape, Event, Process, Question, Rule};
 pub use subject::{Subject, SubjectError, To};
 
 /// Most addresses that a name is followed through.
@@ -25,6 +25,8 @@ const MAX_NAMES: usize = 64;
 pub enum Found {
     /// An attempt.
     Attempt(Box<Attempt>),
+    /// An attempt to get out of the scope.
+    Escape(Box<Escape>),
     /// A question for a name.
     Question(Box<Question>),
 }
@@ -38,6 +40,8 @@ pub struct Findings {
     pub question: Option<Box<Question>>,
     /// Attempts that match; without a destination those that were refused.
     pub attempts: u64,
+    /// Attempts to get out of the scope; none where a destination was asked for.
+    pub escapes: u64,
     /// Questions that match; without a destination those that were refused or failed.
     pub questions: u64,
     /// Permitted names by address, for the addresses of what was found.
@@ -97,6 +101,11 @@ impl Search<'_> {
                     self.keep(attempt.is_refused(), Found::Attempt(attempt));
                 }
             }
+            Event::Escape(escape) if self.subject.is_none() => {
+                self.all.escapes += 1;
+                // Without a destination only what was refused is looked for, and what got out is worse.
+                self.keep(true, Found::Escape(escape));
+            }
             Event::Question(question) => {
                 let matches = match self.subject {
                     Some(subject) => subject.is_asked_by(&question),
@@ -111,7 +120,7 @@ impl Search<'_> {
                 }
             }
             Event::Summary { left_out } => self.all.left_out += left_out,
-            Event::Opened(_) | Event::Other => {}
+            Event::Escape(_) | Event::Opened(_) | Event::Other => {}
         }
     }
 
@@ -151,7 +160,7 @@ impl Context {
                     question.addresses.iter().chain(question.dropped.iter().map(|dropped| &dropped.address));
                 (addresses.copied().collect(), Some(question.name.clone()))
             }
-            None => (BTreeSet::new(), None),
+            Some(Found::Escape(_)) | None => (BTreeSet::new(), None),
         };
         let is_attempt = matches!(findings.found, Some(Found::Attempt(_)));
         Self { addresses, name, is_attempt, opened: BTreeMap::new(), question: None }
@@ -177,7 +186,7 @@ impl Context {
                     attempt.names.iter().for_each(|name| self.open(name, &[address]));
                 }
             }
-            Event::Summary { .. } | Event::Other => {}
+            Event::Summary { .. } | Event::Escape(_) | Event::Other => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! Writes a line a step: its first word, the errno (0 if it succeeded) and the microseconds it took.
 
 mod ask;
+mod call;
 mod own;
 mod ring;
 mod socket;

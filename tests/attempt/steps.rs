@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use crate::{
-    ask, own, ring,
+    ask, call, own, ring,
     socket::{Name, Socket},
 };
 
@@ -40,6 +40,12 @@ impl State {
             ("print", [path]) => Some(print(path)),
             ("fds", []) => Some(descriptors()),
             ("batch", []) => Some(batch()),
+            ("call", words) => Some(call::call(words)?.map(drop)),
+            ("value", words) => Some(call::call(words)?.map(|value| println!("> {value}"))),
+            ("again", [count, words @ ..]) => call::again(count.parse().ok()?, words),
+            ("write-into", [process]) => Some(call::write_into(process.parse().ok()?)),
+            ("clone-into", [directory]) => Some(call::clone_into(directory)),
+            ("foreign", []) => Some(call::foreign()),
             ("own-tcp", [listen, to]) => Some(own::tcp(listen.parse().ok()?, to.parse().ok()?)),
             ("own-udp", [listen, to]) => Some(own::udp(listen.parse().ok()?, to.parse().ok()?)),
             ("namespace", []) => Some(ask::namespace()),

@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use egress::{compile, compile::Compiled, policy};
 
+use crate::network::address::{AGENT4, AGENT6};
+
 /// The lab's usual policy: port 443 of the two allowed addresses, over TCP and UDP.
 pub const LAB: &str = "version: 1
 name: lab
@@ -35,6 +37,13 @@ fn read(text: &str) -> Result<policy::Policy, policy::Errors> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("write the policy");
     policy::load(file.path(), &[])
+}
+
+/// The lab's policy with these lines after it, for a host that knows the addresses of the agent's namespace as its own, as
+/// `egress run` does.
+pub fn on_agent(lines: &str) -> Compiled {
+    let policy = read(&format!("{LAB}{lines}")).unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+    compile::compile_on(&policy, &[AGENT4.into(), AGENT6.into()])
 }
 
 /// The lab's policy with these lines after it.

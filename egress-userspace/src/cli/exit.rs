@@ -8,6 +8,8 @@ use crate::{
     },
 };
 
+/// Wrong usage.
+pub(super) const USAGE: u8 = 2;
 /// Not started as root.
 pub(super) const NOT_ROOT: u8 = 112;
 /// No cgroup2, or none that is safe from the command.

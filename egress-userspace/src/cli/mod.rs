@@ -1,6 +1,7 @@
 //! The command line: one file a command. Receives arguments, prints, gives an exit code.
 
 mod detect;
+mod doctor;
 mod exit;
 mod policy;
 mod run;
@@ -26,6 +27,10 @@ enum Command {
     ///
     /// Exit code: 0 found, 1 nothing matches, 2 wrong usage or an unreadable file.
     Why(why::Why),
+    /// Find out what this kernel offers and what is enforced; with --attack, prove it.
+    ///
+    /// Exit code: 0 all is there (nothing leaked), 1 something is missing (leaked), 2 wrong usage, 112 to 125 as of `run`.
+    Doctor(doctor::Doctor),
     /// Work with policy files; needs neither root nor a kernel with BPF.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -46,6 +51,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Why(arguments) => why::main(&arguments),
+        Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Policy(command) => policy::main(command),
     }
 }

@@ -1,6 +1,7 @@
 //! `egress run`: policy file and arguments in, the command's exit code out; events to stderr and a file on the way.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::File,
     io::{self, Stderr, Write as _},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use clap::Args;
+use egress_common::Escape;
 
 use super::{color, exit};
 use crate::{
@@ -29,13 +31,17 @@ use crate::{
     observe::{
         json::{JsonSink, Start},
         question,
-        record::Enricher,
+        record::{DecodeError, Enricher, Record},
         summary::Tally,
         text::{Style, TextSink},
     },
-    policy::{self, Mode, Policy, Upstream},
+    policy::{self, Mode, Policy, Restriction, Upstream},
     scope::{
         addresses::own_addresses,
+        confine::{
+            plan::{By, Plan, State},
+            tell,
+        },
         enforced::{EnforcedScope, SLOT},
         identity::Identity,
         run::{self, Observer, Options, RunError},
@@ -71,6 +77,9 @@ pub(super) struct Run {
     /// Run the command as this user (name or id) instead of the one who called sudo.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Give back to the command what is taken away at launch, by name; repeatable, also as a list: io_uring,userns.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = restriction)]
+    permit: Vec<Restriction>,
     /// Most permits (addresses × ports) that names may open.
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().permits, hide = true)]
     max_permits: u32,
@@ -101,6 +110,8 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         user: arguments.user.clone(),
         command: arguments.command.clone(),
         limits: Limits { permits: arguments.max_permits, ..Limits::default() },
+        permits: arguments.permit.iter().copied().collect(),
+        policy_permits: BTreeSet::new(),
     };
     let mut printer = Printer::new(policy, compiled, events, &options.command);
     match run::run(&options, &mut printer) {
@@ -111,6 +122,11 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         }
         Err(error) => fail(exit::of_run_error(&error), &error.to_string()),
     }
+}
+
+fn restriction(name: &str) -> Result<Restriction, String> {
+    Restriction::from_name(name)
+        .ok_or_else(|| format!("it is none of {}", Restriction::ALL.map(Restriction::name).join(", ")))
 }
 
 fn settings(policy: &Policy, compiled: &Arc<Compiled>) -> Settings {
@@ -192,6 +208,22 @@ impl Printer {
     }
 }
 
+impl Printer {
+    fn attempt(&mut self, record: &Record) {
+        self.text.attempt(record, Instant::now());
+        if let Some(json) = &mut self.json {
+            json.attempt(record);
+        }
+    }
+
+    fn undecodable(&mut self, error: DecodeError) {
+        let text = format!("egress: an event could not be read: {error}");
+        if self.tally.undecodable(error) {
+            self.text.note(&text);
+        }
+    }
+}
+
 fn wall_clock() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
@@ -242,6 +274,30 @@ impl Observer for Printer {
         }
     }
 
+    fn planned(&mut self, plan: &Plan) {
+        let mut lifted = Vec::new();
+        for (restriction, state) in plan.states() {
+            match state {
+                State::On(_) | State::NotNeeded(_) => {}
+                State::Lifted(By::Option) => lifted.push(restriction.name().to_owned()),
+                State::Lifted(By::Policy) => lifted.push(format!("{} (policy)", restriction.name())),
+                State::NotPossible(why) => {
+                    let name = restriction.name();
+                    self.text.note(&format!("egress: note: not taken away: {name}: {why}"));
+                }
+            }
+        }
+        if !lifted.is_empty() {
+            self.text.note(&format!("egress: note: given back to the command: {}", lifted.join(", ")));
+        }
+        if plan.refuses_mounts() {
+            self.text.note(
+                "egress: note: on this kernel only a Landlock domain about files keeps ptrace within, and in it nobody \
+                 can mount; --permit ptrace gives both back",
+            );
+        }
+    }
+
     fn names(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             self.text.outcome(outcome);
@@ -277,17 +333,22 @@ impl Observer for Printer {
         match self.enricher.record(bytes, names) {
             Ok(record) => {
                 self.tally.add(&record);
-                self.text.attempt(&record, Instant::now());
-                if let Some(json) = &mut self.json {
-                    json.attempt(&record);
-                }
+                self.attempt(&record);
             }
-            Err(error) => {
-                let text = format!("egress: an event could not be read: {error}");
-                if self.tally.undecodable(error) {
-                    self.text.note(&text);
+            Err(error) => self.undecodable(error),
+        }
+    }
+
+    fn escape(&mut self, escape: &Escape) {
+        match self.enricher.escape(escape) {
+            Ok(mut record) => {
+                if let Some(restriction) = tell::restriction(escape) {
+                    record.remedy = Some(format!("--permit {}", restriction.name()));
                 }
+                self.tally.supervised(&record);
+                self.attempt(&record);
             }
+            Err(error) => self.undecodable(error),
         }
     }
 

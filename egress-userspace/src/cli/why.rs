@@ -20,7 +20,8 @@ use crate::{
 pub(super) struct Why {
     /// File that `egress run --events` wrote.
     file: PathBuf,
-    /// A name or an address, with :PORT if only one port is meant. Without it: the last refusal.
+    /// A name or an address, with :PORT if only one port is meant, or the path of a unix socket (@NAME for an abstract
+    /// one). Without it: the last refusal.
     destination: Option<Subject>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
@@ -70,6 +71,7 @@ fn print(file: &Path, subject: Option<&Subject>, findings: &Findings) {
 fn as_json(file: &Path, subject: Option<&Subject>, findings: &Findings) -> Value {
     let event = findings.found.as_ref().map(|found| match found {
         Found::Attempt(attempt) => &attempt.line,
+        Found::Escape(escape) => &escape.line,
         Found::Question(question) => &question.line,
     });
     let names = findings.names();
@@ -82,6 +84,7 @@ fn as_json(file: &Path, subject: Option<&Subject>, findings: &Findings) -> Value
         "question": findings.question.as_ref().map(|question| &question.line),
         "attempts": findings.attempts,
         "questions": findings.questions,
+        "escapes": findings.escapes,
         "names": names,
         "shared": names.len() > 1,
         "explanation": findings.sentences(),

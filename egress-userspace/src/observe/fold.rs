@@ -9,6 +9,7 @@ use std::{
 use egress_common::{Reason, Verdict};
 
 use super::{
+    detail::Detail,
     question::Question,
     record::{Protocol, Record},
 };
@@ -34,6 +35,8 @@ pub enum Key {
         protocol: Protocol,
         /// Where to.
         destination: Option<(IpAddr, Option<u16>)>,
+        /// What else it was about.
+        detail: Option<Detail>,
         /// Who.
         pid: Option<u32>,
     },
@@ -60,6 +63,7 @@ impl Key {
             why: (record.verdict, record.reason),
             protocol: record.protocol,
             destination: record.destination.as_ref().map(|to| (to.address, to.port)),
+            detail: record.detail.clone(),
             pid: record.process.as_ref().map(|process| process.pid),
         }
     }

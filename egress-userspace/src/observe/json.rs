@@ -1,5 +1,5 @@
 //! Lines for programs: one JSON object a line, of the schema `schema/events.v1.json`: `start` once, then `names`,
-//! `dns` and `attempt` as they come, `summary` last.
+//! `dns`, `attempt` and `escape` as they come, `summary` last.
 
 mod question;
 
@@ -12,10 +12,12 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::{
+    detail::Detail,
     question::Question,
     record::{self, Record},
     sink::Lines,
     summary::Summary,
+    text::what,
     time::rfc3339,
 };
 use crate::dns::outcome::Outcome;
@@ -129,14 +131,16 @@ struct AttemptLine<'a> {
     verdict: &'static str,
     hook: &'static str,
     reason: &'static str,
-    protocol: String,
-    protocol_number: u16,
+    direction: &'static str,
+    protocol: Option<String>,
+    protocol_number: Option<u16>,
     socket_type: Option<&'static str>,
     address: Option<IpAddr>,
     port: Option<u16>,
     name: Option<&'a str>,
     names: &'a [String],
     literal: Option<bool>,
+    subject: Option<String>,
     rule: Option<Rule<'a>>,
     process: Option<Process<'a>>,
     scope: u64,
@@ -144,6 +148,24 @@ struct AttemptLine<'a> {
     cgroup_path: Option<&'a str>,
     cookie: Option<u64>,
     remedy: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct EscapeLine<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    verdict: &'static str,
+    hook: &'static str,
+    reason: &'static str,
+    what: String,
+    subject: Option<String>,
+    number: Option<u32>,
+    target: Option<u32>,
+    process: Option<Process<'a>>,
+    scope: u64,
+    cgroup: u64,
+    cgroup_path: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -213,6 +235,9 @@ struct SummaryLine<'a> {
     denied: &'a [super::summary::Denied],
     denied_others: u64,
     undecodable: u64,
+    supervised: &'a [super::summary::Count],
+    escapes: &'a [super::summary::Escapes],
+    escapes_others: u64,
     questions: &'a [super::summary::QuestionCount],
     refused_names: &'a [super::summary::RefusedName],
     refused_names_others: u64,
@@ -236,9 +261,18 @@ pub fn start_line(start: &Start<'_>, time: u64) -> Vec<u8> {
     })
 }
 
-/// The line of an attempt.
+/// The line of an attempt; one to get out of the scope is of a type of its own.
 pub fn attempt_line(record: &Record) -> Vec<u8> {
+    if record.is_escape() {
+        return escape_line(record);
+    }
     let to = record.destination.as_ref();
+    let inbound = matches!(record.detail, Some(Detail::Inbound { .. }));
+    let own_port = match record.detail {
+        Some(Detail::Inbound { port }) => port,
+        _ => None,
+    };
+    let traffic = !record.detail.as_ref().is_some_and(Detail::is_no_traffic);
     line(&AttemptLine {
         v: VERSION,
         r#type: "attempt",
@@ -246,14 +280,16 @@ pub fn attempt_line(record: &Record) -> Vec<u8> {
         verdict: record.verdict.name(),
         hook: record.hook.name(),
         reason: record.reason.name(),
-        protocol: record.protocol.name(),
-        protocol_number: record.protocol.number,
+        direction: if inbound { "in" } else { "out" },
+        protocol: traffic.then(|| record.protocol.name()),
+        protocol_number: traffic.then_some(record.protocol.number),
         socket_type: record.protocol.socket_type(),
         address: to.map(|to| to.address),
-        port: to.and_then(|to| to.port),
+        port: to.and_then(|to| to.port).or(own_port),
         name: to.and_then(|to| to.name.as_deref()),
         names: to.map_or(&[], |to| &to.names),
         literal: to.map(|to| to.literal),
+        subject: record.detail.as_ref().and_then(Detail::subject),
         rule: record.rule.as_ref().map(Rule::of),
         process: record.process.as_ref().map(Process::of),
         scope: record.scope,
@@ -261,6 +297,30 @@ pub fn attempt_line(record: &Record) -> Vec<u8> {
         cgroup_path: record.cgroup_path.as_deref(),
         cookie: record.cookie,
         remedy: record.remedy.as_deref(),
+    })
+}
+
+/// The line of an attempt to get out of the scope.
+fn escape_line(record: &Record) -> Vec<u8> {
+    let (number, target) = match record.detail {
+        Some(Detail::Act { number, target, .. }) => (Some(number), Some(target).filter(|pid| *pid != 0)),
+        _ => (None, None),
+    };
+    line(&EscapeLine {
+        v: VERSION,
+        r#type: "escape",
+        time: rfc3339(record.time),
+        verdict: record.verdict.name(),
+        hook: record.hook.name(),
+        reason: record.reason.name(),
+        what: what(record),
+        subject: record.detail.as_ref().and_then(Detail::subject),
+        number,
+        target,
+        process: record.process.as_ref().map(Process::of),
+        scope: record.scope,
+        cgroup: record.cgroup,
+        cgroup_path: record.cgroup_path.as_deref(),
     })
 }
 
@@ -315,6 +375,9 @@ pub fn summary_line(summary: &Summary, time: u64) -> Vec<u8> {
         denied: &summary.denied,
         denied_others: summary.denied_others,
         undecodable: summary.undecodable,
+        supervised: &summary.supervised,
+        escapes: &summary.escapes,
+        escapes_others: summary.escapes_others,
         questions: &summary.questions,
         refused_names: &summary.refused_names,
         refused_names_others: summary.refused_names_others,

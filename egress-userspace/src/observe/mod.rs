@@ -3,9 +3,11 @@
 //!
 //! Judges nothing. Everything that the agent chose (thread name, executable, names) is escaped before it is shown.
 
+pub mod detail;
 pub mod escape;
 pub mod fold;
 pub mod json;
+pub mod option;
 pub mod question;
 pub mod record;
 pub mod sink;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, fs, net::IpAddr, os::unix::ffi::OsStrExt as _, sync::Arc};
 
-use egress_common::{Address, Event, Hook, Owner, Reason, RuleId, Transport, Verdict};
+use egress_common::{Address, Escape, Event, Hook, Owner, Reason, RuleId, Transport, Verdict};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
@@ -13,7 +13,10 @@ use crate::{
     explain::remedy,
 };
 
-use super::question::Question;
+use super::{
+    detail::{Detail, unix_line},
+    question::Question,
+};
 
 const SOCK_STREAM: u8 = 1;
 const SOCK_DGRAM: u8 = 2;
@@ -29,7 +32,7 @@ const DELETED: &[u8] = b" (deleted)";
 #[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
 pub enum DecodeError {
     /// Wrong length.
-    #[error("event of {got} bytes instead of {}", size_of::<Event>())]
+    #[error("event of {got} bytes instead of {} or {}", size_of::<Event>(), size_of::<Escape>())]
     Length {
         /// Its length.
         got: usize,
@@ -119,8 +122,11 @@ pub struct Record {
     pub reason: Reason,
     /// What kind of traffic.
     pub protocol: Protocol,
-    /// Where to; `None` for the creation of a socket and for packets that say nothing of it.
+    /// Where to, or from where for what came in; `None` for the creation of a socket, for packets that say nothing of it,
+    /// and where there is none.
     pub destination: Option<Destination>,
+    /// What it was about, where the destination does not say it all.
+    pub detail: Option<Detail>,
     /// The rule that decided.
     pub rule: Option<RuleRef>,
     /// Who; `None` if unknown (a packet of a socket that no process was seen to use).
@@ -157,13 +163,26 @@ impl Enricher {
 
     /// The record of one entry of the ring buffer.
     pub fn record(&self, bytes: &[u8], names: &NameBook) -> Result<Record, DecodeError> {
-        let event = event(bytes)?;
-        let mut record = record(&event, &self.compiled, names, wall_offset())?;
+        match Escape::read_from_bytes(bytes) {
+            Ok(escape) => self.escape(&escape),
+            Err(_) => Ok(self.complete(record(&event(bytes)?, &self.compiled, names, wall_offset())?)),
+        }
+    }
+
+    /// The record of a refusal elsewhere than at a socket hook.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn escape(&self, escape: &Escape) -> Result<Record, DecodeError> {
+        Ok(self.complete(escape_record(escape, &self.compiled, wall_offset())?))
+    }
+
+    fn complete(&self, mut record: Record) -> Record {
         if let Some(process) = &mut record.process {
             process.exe = executable(process.pid);
         }
         record.cgroup_path = self.paths.get(&record.cgroup).cloned();
-        Ok(record)
+        record
     }
 
     /// The record of one question.
@@ -192,8 +211,11 @@ pub fn record(
     let hook = Hook::from_u8(event.hook).ok_or(DecodeError::Hook(event.hook))?;
     let verdict = Verdict::from_u8(event.verdict).ok_or(DecodeError::Verdict(event.verdict))?;
     let reason = Reason::from_u8(event.reason).ok_or(DecodeError::Reason(event.reason))?;
-    let protocol = Protocol { number: event.protocol, socket_type: event.socket_type };
-    let destination = destination(event, hook, protocol, names);
+    let detail = Detail::of_event(event, hook);
+    let traffic = !detail.as_ref().is_some_and(Detail::is_no_traffic);
+    let number = if traffic { event.protocol } else { 0 };
+    let protocol = Protocol { number, socket_type: event.socket_type };
+    let destination = if traffic { destination(event, hook, protocol, names) } else { None };
     let remedy = match (verdict, &destination, protocol.transport()) {
         (Verdict::Deny | Verdict::Audit, Some(to), Some(transport)) => {
             remedy(to.name.as_deref(), to.address, event.port, transport, reason)
@@ -207,6 +229,7 @@ pub fn record(
         reason,
         protocol,
         destination,
+        detail,
         rule: rule(event.rule, compiled),
         process: process(&event.owner),
         scope: event.scope,
@@ -217,14 +240,46 @@ pub fn record(
     })
 }
 
+/// What can be said of a refusal elsewhere than at a socket hook, without asking the system.
+pub fn escape_record(escape: &Escape, compiled: &Compiled, offset: u64) -> Result<Record, DecodeError> {
+    let hook = Hook::from_u8(escape.hook).ok_or(DecodeError::Hook(escape.hook))?;
+    let verdict = Verdict::from_u8(escape.verdict).ok_or(DecodeError::Verdict(escape.verdict))?;
+    let reason = Reason::from_u8(escape.reason).ok_or(DecodeError::Reason(escape.reason))?;
+    let detail = Detail::of_escape(escape, reason);
+    let remedy = match (&detail, verdict) {
+        (_, Verdict::Allow) => None,
+        (Detail::Unix { name: Some(name) }, _) => unix_line(name),
+        _ => None,
+    };
+    Ok(Record {
+        time: escape.time.saturating_add(offset),
+        verdict,
+        hook,
+        reason,
+        protocol: Protocol { number: 0, socket_type: 0 },
+        destination: None,
+        detail: Some(detail),
+        rule: rule(0, compiled),
+        process: process(&escape.owner),
+        scope: escape.scope,
+        cgroup: escape.cgroup,
+        cgroup_path: None,
+        cookie: None,
+        remedy,
+    })
+}
+
 fn destination(event: &Event, hook: Hook, protocol: Protocol, names: &NameBook) -> Option<Destination> {
     let unreadable = event.address == Address::ZERO && protocol.number == 0;
     if hook == Hook::Create || unreadable {
         return None;
     }
+    // The port of what came in is the scope's own.
+    let has_port = hook != Hook::Ingress
+        && (event.port != 0 || matches!(protocol.transport(), Some(Transport::Tcp | Transport::Udp)));
     Some(Destination {
         address: event.address.to_ip(),
-        port: (event.port != 0 || protocol.transport().is_some()).then_some(event.port),
+        port: has_port.then_some(event.port),
         name: names.name(event.address).map(str::to_owned),
         names: names.names(event.address).into_iter().map(str::to_owned).collect(),
         literal: !names.answered(event.address),
@@ -260,6 +315,18 @@ fn executable_of(target: &OsStr) -> Executable {
         None => (bytes, false),
     };
     Executable { path: String::from_utf8_lossy(path).into_owned(), deleted }
+}
+
+impl Record {
+    /// Whether it is an attempt to get out of the scope, rather than to reach a destination: events of a class of their own.
+    pub const fn is_escape(&self) -> bool {
+        self.reason.is_escape()
+    }
+
+    /// Whether a process did get out, or what holds it was taken away.
+    pub fn is_escaped(&self) -> bool {
+        self.is_escape() && self.verdict == Verdict::Allow
+    }
 }
 
 impl Protocol {

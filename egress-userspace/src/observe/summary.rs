@@ -22,14 +22,41 @@ const TOP: usize = 10;
 /// Gathers what passes by during a run.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    denied: BTreeMap<String, u64>,
-    beyond: u64,
+    denied: Ranking,
+    escapes: Ranking,
+    supervised: BTreeMap<(Verdict, Hook, Reason), u64>,
     undecodable: u64,
     last_error: Option<DecodeError>,
     questions: BTreeMap<(Verdict, DnsReason), u64>,
-    refused_names: BTreeMap<String, u64>,
-    refused_beyond: u64,
+    refused_names: Ranking,
     questions_lost: u64,
+}
+
+/// Different things and how often each was seen, in bounded memory.
+#[derive(Clone, Debug, Default)]
+struct Ranking {
+    counts: BTreeMap<String, u64>,
+    beyond: u64,
+}
+
+impl Ranking {
+    fn add(&mut self, key: String) {
+        if self.counts.len() >= MAX_DESTINATIONS && !self.counts.contains_key(&key) {
+            self.beyond += 1;
+        } else {
+            *self.counts.entry(key).or_default() += 1;
+        }
+    }
+
+    /// The most frequent, and how many the others were.
+    fn top<T>(&self, item: impl Fn(String, u64) -> T) -> (Vec<T>, u64) {
+        let mut top: Vec<(&String, u64)> = self.counts.iter().map(|(key, &count)| (key, count)).collect();
+        // Stable: equal counts stay in the order of their names.
+        top.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let others: u64 = top.iter().skip(TOP).map(|(_, count)| count).sum();
+        let top = top.into_iter().take(TOP).map(|(key, count)| item(key.clone(), count)).collect();
+        (top, others + self.beyond)
+    }
 }
 
 /// Exact numbers of one verdict.
@@ -69,6 +96,15 @@ pub struct Denied {
     pub count: u64,
 }
 
+/// Attempts to get out of the scope in one way, as far as events told of them.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Escapes {
+    /// Which way, as people read it.
+    pub what: String,
+    /// Events seen.
+    pub count: u64,
+}
+
 /// Number of questions of one kind.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct QuestionCount {
@@ -100,6 +136,12 @@ pub struct Summary {
     pub denied: Vec<Denied>,
     /// Events of denials to other destinations.
     pub denied_others: u64,
+    /// Attempts that the supervisor refused or saw: they are in no other number, and each has an event.
+    pub supervised: Vec<Count>,
+    /// The attempts to get out of the scope most often seen, at most ten.
+    pub escapes: Vec<Escapes>,
+    /// Events of other attempts to get out.
+    pub escapes_others: u64,
     /// Events that could not be read.
     pub undecodable: u64,
     /// The last reason why.
@@ -117,15 +159,17 @@ pub struct Summary {
 impl Tally {
     /// Counts an attempt.
     pub fn add(&mut self, record: &Record) {
-        if record.verdict == Verdict::Allow {
-            return;
+        if record.is_escape() {
+            self.escapes.add(what(record));
+        } else if record.verdict != Verdict::Allow {
+            self.denied.add(what(record));
         }
-        let key = what(record);
-        if self.denied.len() >= MAX_DESTINATIONS && !self.denied.contains_key(&key) {
-            self.beyond += 1;
-        } else {
-            *self.denied.entry(key).or_default() += 1;
-        }
+    }
+
+    /// Counts an attempt that the supervisor refused or saw, which is in no counter of the kernel.
+    pub fn supervised(&mut self, record: &Record) {
+        *self.supervised.entry((record.verdict, record.hook, record.reason)).or_default() += 1;
+        self.add(record);
     }
 
     /// Counts a question.
@@ -137,13 +181,7 @@ impl Tally {
         {
             return;
         }
-        if let Some(count) = self.refused_names.get_mut(&told.name) {
-            *count += 1;
-        } else if self.refused_names.len() >= MAX_DESTINATIONS {
-            self.refused_beyond += 1;
-        } else {
-            self.refused_names.insert(told.name.clone(), 1);
-        }
+        self.refused_names.add(told.name.clone());
     }
 
     /// Counts questions that got lost; true for the first, which are worth a line at once.
@@ -162,21 +200,18 @@ impl Tally {
 
     /// The summary with the kernel's counters, added up over all CPUs.
     pub fn summary(&self, counters: &Counters) -> Summary {
-        let mut denied: Vec<Denied> = self
-            .denied
-            .iter()
-            .map(|(destination, &count)| Denied { destination: destination.clone(), count })
-            .collect();
-        // Stable: equal counts stay in the order of their names.
-        denied.sort_by_key(|denied| std::cmp::Reverse(denied.count));
-        let others: u64 = denied.iter().skip(TOP).map(|denied| denied.count).sum();
-        denied.truncate(TOP);
-        let (refused_names, refused_names_others) = self.refused_names();
+        let (denied, denied_others) = self.denied.top(|destination, count| Denied { destination, count });
+        let (escapes, escapes_others) = self.escapes.top(|what, count| Escapes { what, count });
+        let (refused_names, refused_names_others) =
+            self.refused_names.top(|name, count| RefusedName { name, count });
         Summary {
             verdicts: Verdict::ALL.iter().map(|&verdict| total(verdict, counters)).collect(),
             attempts: counts(counters),
             denied,
-            denied_others: others + self.beyond,
+            denied_others,
+            supervised: self.supervised_counts(),
+            escapes,
+            escapes_others,
             undecodable: self.undecodable,
             decode_error: self.last_error,
             questions: self.question_counts(),
@@ -184,6 +219,16 @@ impl Tally {
             refused_names_others,
             questions_lost: self.questions_lost,
         }
+    }
+
+    fn supervised_counts(&self) -> Vec<Count> {
+        let count = |(&(verdict, hook, reason), &count): (&(Verdict, Hook, Reason), &u64)| Count {
+            verdict: verdict.name(),
+            hook: hook.name(),
+            reason: reason.name(),
+            count,
+        };
+        self.supervised.iter().map(count).collect()
     }
 
     fn question_counts(&self) -> Vec<QuestionCount> {
@@ -194,19 +239,6 @@ impl Tally {
             count,
         };
         counts.map(count).collect()
-    }
-
-    /// The most refused, and the questions for the others.
-    fn refused_names(&self) -> (Vec<RefusedName>, u64) {
-        let mut names: Vec<RefusedName> = self
-            .refused_names
-            .iter()
-            .map(|(name, &count)| RefusedName { name: name.clone(), count })
-            .collect();
-        names.sort_by_key(|refused| std::cmp::Reverse(refused.count));
-        let others: u64 = names.iter().skip(TOP).map(|refused| refused.count).sum();
-        names.truncate(TOP);
-        (names, others + self.refused_beyond)
     }
 }
 
@@ -240,11 +272,12 @@ fn counts(counters: &Counters) -> Vec<Count> {
 impl Summary {
     /// The lines for a person.
     pub fn lines(&self) -> Vec<String> {
-        let attempts = |verdict: Verdict| {
-            self.verdicts
-                .iter()
-                .find(|total| total.verdict == verdict.name())
-                .map_or(0, |total| total.attempts)
+        let attempts = |verdict: Verdict| -> u64 {
+            let of_kernel = self.verdicts.iter().filter(|total| total.verdict == verdict.name());
+            // What the supervisor saw get out was allowed by nobody.
+            let refused = |count: &&Count| count.verdict == verdict.name() && verdict != Verdict::Allow;
+            let supervised = self.supervised.iter().filter(refused);
+            of_kernel.map(|total| total.attempts).chain(supervised.map(|count| count.count)).sum()
         };
         let (denied, allowed, audit) =
             (attempts(Verdict::Deny), attempts(Verdict::Allow), attempts(Verdict::Audit));
@@ -259,6 +292,7 @@ impl Summary {
         if self.denied_others > 0 {
             lines.push(format!("  {:>6} × other destinations", self.denied_others));
         }
+        lines.extend(self.escape_lines());
         lines.extend(self.question_line());
         for refused in &self.refused_names {
             lines.push(format!("  {:>6} × dns {}", refused.count, host_name(shown_name(&refused.name))));
@@ -278,6 +312,20 @@ impl Summary {
 }
 
 impl Summary {
+    /// What tried to get out of the scope, if anything did.
+    fn escape_lines(&self) -> Vec<String> {
+        let seen: u64 = self.escapes.iter().map(|escape| escape.count).sum::<u64>() + self.escapes_others;
+        if seen == 0 {
+            return Vec::new();
+        }
+        let mut lines = vec![format!("egress: escape attempts: {seen}")];
+        lines.extend(self.escapes.iter().map(|seen| format!("  {:>6} × {}", seen.count, seen.what)));
+        if self.escapes_others > 0 {
+            lines.push(format!("  {:>6} × other ways", self.escapes_others));
+        }
+        lines
+    }
+
     /// How many questions were asked and what came of them, if there were any. Guesses with a search suffix are left out.
     fn question_line(&self) -> Option<String> {
         let (mut answered, mut refused, mut audited, mut failures) = (0, 0, 0, 0);

@@ -10,6 +10,7 @@ use std::{
 use egress_common::{Hook, Reason, Verdict};
 
 use super::{
+    detail::Detail,
     escape::{host_name, plain_text, process_name},
     fold::{Fold, Key, Repeated},
     question::{FAILURES, Question},
@@ -65,7 +66,7 @@ impl<W: Write> TextSink<W> {
 
     /// Shows an attempt, or counts it as a repetition.
     pub fn attempt(&mut self, record: &Record, now: Instant) {
-        if record.verdict == Verdict::Allow && !self.style.allowed {
+        if record.verdict == Verdict::Allow && !self.style.allowed && !record.is_escape() {
             return;
         }
         self.flush_due(now);
@@ -170,7 +171,8 @@ impl Told {
 /// The line of one attempt, at an offset from UTC in seconds.
 pub fn line(record: &Record, style: Style, offset: i64) -> String {
     let time = time_of_day(record.time, offset);
-    let verdict = coloured(verdict_word(record.verdict), record.verdict, style);
+    let colour = if record.is_escaped() { Verdict::Deny } else { record.verdict };
+    let verdict = coloured(word(record), colour, style);
     let mut line = format!("{time} {verdict} {}", what_and_who(record));
     line.push_str(&format!(" {}: {}", record.reason.name(), known_and_sentence(record)));
     line.push_str(&rule_in_brackets(record.rule.as_ref()));
@@ -252,7 +254,7 @@ fn rule_in_brackets(rule: Option<&RuleRef>) -> String {
 
 /// The reason in words, with what answers told of the address.
 fn known_and_sentence(record: &Record) -> String {
-    let sentence = sentence(record.reason);
+    let sentence = if record.is_escaped() { OUT } else { sentence(record.reason) };
     let Some(to) = &record.destination else { return sentence.to_owned() };
     let mut names: Vec<String> = to.names.iter().take(SHOWN_ADDRESSES).map(|name| host_name(name)).collect();
     if let (true, Some(name)) = (names.is_empty(), &to.name) {
@@ -275,9 +277,21 @@ fn known_and_sentence(record: &Record) -> String {
     }
 }
 
+/// Said of what did get out.
+const OUT: &str = "nothing bounds it any more; only root outside the scope can do this";
+
 /// Verdict, destination and process, to tell of repetitions.
 fn subject(record: &Record) -> String {
-    format!("{} {}", verdict_word(record.verdict), what_and_who(record))
+    format!("{} {}", word(record), what_and_who(record))
+}
+
+/// The verdict of an attempt; one to get out of the scope is a class of its own.
+fn word(record: &Record) -> &'static str {
+    match record.verdict {
+        Verdict::Deny if record.is_escape() => "ESCAPE DENIED",
+        Verdict::Allow if record.is_escape() => "ESCAPED",
+        verdict => verdict_word(verdict),
+    }
 }
 
 fn verdict_word(verdict: Verdict) -> &'static str {
@@ -288,9 +302,16 @@ fn verdict_word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Protocol and destination, or the kind of socket that was to be made.
+/// Protocol and destination, the kind of socket that was to be made, or what else it was about.
 pub fn what(record: &Record) -> String {
     let protocol = record.protocol.name();
+    match (&record.detail, &record.destination) {
+        (Some(detail @ Detail::Inbound { .. }), Some(from)) => {
+            return format!("inbound {protocol} from {} {}", destination(from), detail.words());
+        }
+        (Some(detail), _) => return detail.words(),
+        (None, _) => {}
+    }
     match (&record.destination, record.hook) {
         (Some(to), _) => format!("{protocol} {}", destination(to)),
         (None, Hook::Create) => match record.protocol.socket_type() {
@@ -343,7 +364,7 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",
-        Reason::Own => "it is a socket of the same scope",
+        Reason::Own => "on this host, and no socket of anybody else",
         Reason::Inbound => "it comes from outside the scope, and `inbound:` does not open the port",
         Reason::SocketOption => "the option sends data of its own, or leads packets elsewhere than they say",
         Reason::Unix => "it is a unix socket of a process outside, which no `unix` rule opens",

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command},
 };
@@ -13,11 +13,19 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+    sys::{
+        signal::{SigSet, SigmaskHow, sigprocmask},
+        socket::{UnixAddr, getpeername},
+    },
     unistd::{setgroups, setresgid, setresuid},
 };
 
-use super::{cgroup, identity::Identity, limits::ResourceLimits};
+use super::{
+    cgroup,
+    confine::{notify::Listener, plan::Plan},
+    identity::Identity,
+    limits::ResourceLimits,
+};
 
 /// What a command may keep if it runs as root. Everything else, and in particular `NET_RAW`, `NET_ADMIN`, `BPF`,
 /// `PERFMON`, `SYS_ADMIN`, `SYS_PTRACE`, `SYS_MODULE`, `MKNOD` and `DAC_READ_SEARCH`, would lead out of the scope.
@@ -47,6 +55,17 @@ pub struct Launch {
     pub mask: SigSet,
     /// The limits that it gets.
     pub limits: ResourceLimits,
+    /// What is taken away from it.
+    pub plan: Plan,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Launched {
+    /// It.
+    pub child: Child,
+    /// Where its denied system calls arrive.
+    pub listener: Option<Listener>,
 }
 
 /// Why a command did not start.
@@ -80,6 +99,12 @@ pub enum LaunchError {
          send through it unseen; connect it through a pipe instead"
     )]
     SocketAsStdio(&'static str),
+    /// A standard descriptor is a unix socket that can be led elsewhere.
+    #[error(
+        "{0} is a unix socket that is not one end of a stream: it was made outside the scope, so through it the command \
+         could reach any other socket unseen; connect it through a pipe instead"
+    )]
+    UnixSocketAsStdio(&'static str),
 }
 
 /// The steps between fork and exec, in order. The child announces each, so that a failure has a name.
@@ -95,11 +120,14 @@ enum Step {
     Descriptors,
     Limits,
     Signals,
+    Keyring,
+    Domain,
+    Filter,
     Exec,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Join, "join the scope's cgroup"),
         (Self::Hide, "hide cgroups and pins"),
         (Self::Capabilities, "drop capabilities"),
@@ -109,6 +137,9 @@ impl Step {
         (Self::Descriptors, "close inherited descriptors"),
         (Self::Limits, "restore the resource limits"),
         (Self::Signals, "restore the signal mask"),
+        (Self::Keyring, "join a session keyring of its own"),
+        (Self::Domain, "enter the Landlock domain"),
+        (Self::Filter, "install the system call filter"),
         (Self::Exec, "start the program"),
     ];
 }
@@ -120,28 +151,33 @@ impl Launch {
     ///
     /// # Errors
     /// [`LaunchError`]; nothing runs then.
-    pub fn start(&self, procs: &File) -> Result<Child, LaunchError> {
+    pub fn start(&self, procs: &File) -> Result<Launched, LaunchError> {
         refuse_ways_out_as_stdio()?;
         let program = PathBuf::from(&self.command[0]);
         let pipe = |source| LaunchError::Step { step: "make a pipe", source };
         let (mut steps, announce) = io::pipe().map_err(pipe)?;
         let procs = procs.try_clone().map_err(pipe)?;
+        let (listening, handing) = UnixStream::pair().map_err(pipe)?;
         let mut command = Command::new(&program);
         command.args(&self.command[1..]);
         self.set_environment(&mut command);
         let launch = self.clone();
         // SAFETY: this process has one thread, so between fork and exec the child may allocate and lock.
-        unsafe { command.pre_exec(move || prepare(&launch, &procs, &announce)) };
+        unsafe { command.pre_exec(move || prepare(&launch, &procs, &handing, &announce)) };
         let result = command.spawn();
         drop(command);
-        result.map_err(|source| match last_step(&mut steps) {
+        let child = result.map_err(|source| match last_step(&mut steps) {
             // The library looks the program up before it forks or right at exec.
             None | Some(Step::Exec) if source.kind() == io::ErrorKind::NotFound => {
                 LaunchError::NotFound(program)
             }
             None | Some(Step::Exec) => LaunchError::NotExecutable { program, source },
             Some(step) => LaunchError::Step { step: Step::ALL[step as usize].1, source },
-        })
+        })?;
+        let take = |source| LaunchError::Step { step: "take over the system call filter", source };
+        let listener =
+            if self.plan.is_told() { Listener::take_over(&listening).map_err(take)? } else { None };
+        Ok(Launched { child, listener })
     }
 
     fn set_environment(&self, command: &mut Command) {
@@ -167,8 +203,13 @@ fn last_step(steps: &mut PipeReader) -> Option<Step> {
 }
 
 /// Runs in the child. The order matters: joining needs root, and no step after it can be refused by the scope.
-fn prepare(launch: &Launch, procs: &File, mut announce: &PipeWriter) -> io::Result<()> {
-    let identity = &launch.identity;
+fn prepare(
+    launch: &Launch,
+    procs: &File,
+    supervisor: &UnixStream,
+    mut announce: &PipeWriter,
+) -> io::Result<()> {
+    let (identity, plan) = (&launch.identity, &launch.plan);
     for (step, _) in Step::ALL {
         announce.write_all(&[step as u8])?;
         match step {
@@ -194,6 +235,9 @@ fn prepare(launch: &Launch, procs: &File, mut announce: &PipeWriter) -> io::Resu
             Step::Descriptors => close_on_exec_from(3)?,
             Step::Limits => launch.limits.restore()?,
             Step::Signals => sigprocmask(SigmaskHow::SIG_SETMASK, Some(&launch.mask), None)?,
+            Step::Keyring => plan.leave_keyring()?,
+            Step::Domain => plan.enter_domain()?,
+            Step::Filter => plan.install_filter(supervisor)?,
             Step::Exec => {}
         }
     }
@@ -273,26 +317,36 @@ fn close_on_exec_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// What a standard descriptor leads to was chosen by whoever started the run, be it a file, a pipe, a terminal or the other
+/// end of a connected unix stream (the journal's, another program's); but it must not lead anywhere else.
 fn refuse_ways_out_as_stdio() -> Result<(), LaunchError> {
     for (number, name) in [(0, "standard input"), (1, "standard output"), (2, "standard error")] {
-        let mut domain: libc::c_int = 0;
-        let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or(4);
-        // SAFETY: an integer and its size; what is no socket is an error.
-        let result = unsafe {
-            libc::getsockopt(
-                number,
-                libc::SOL_SOCKET,
-                libc::SO_DOMAIN,
-                (&raw mut domain).cast(),
-                &raw mut length,
-            )
-        };
-        if result == 0 && domain != libc::AF_UNIX {
-            return Err(LaunchError::SocketAsStdio(name));
+        match socket_option(number, libc::SO_DOMAIN) {
+            Some(libc::AF_UNIX) if is_one_end(number) => {}
+            Some(libc::AF_UNIX) => return Err(LaunchError::UnixSocketAsStdio(name)),
+            Some(_) => return Err(LaunchError::SocketAsStdio(name)),
+            None => {}
         }
         if std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|stdio| stdio.is_dir()) {
             return Err(LaunchError::DirectoryAsStdio(name));
         }
     }
     Ok(())
+}
+
+/// A connected stream cannot be connected anew; a datagram socket can send to any name, also as one of a pair.
+fn is_one_end(unix: libc::c_int) -> bool {
+    matches!(socket_option(unix, libc::SO_TYPE), Some(libc::SOCK_STREAM | libc::SOCK_SEQPACKET))
+        && getpeername::<UnixAddr>(unix).is_ok()
+}
+
+/// `None` for what is no socket.
+fn socket_option(descriptor: libc::c_int, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(4);
+    // SAFETY: an integer and its size; what is no socket is an error.
+    let result = unsafe {
+        libc::getsockopt(descriptor, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+    };
+    (result == 0).then_some(value)
 }

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod confine;
 
 pub mod enforced;
 pub mod identity;

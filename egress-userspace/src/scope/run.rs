@@ -1,6 +1,7 @@
 //! `egress run`: one command in a scope of its own, from the closed cgroup to the summary.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt as _,
@@ -15,10 +16,16 @@ use nix::{
 
 use super::{
     cgroup::{CgroupError, Places, clean_up},
+    confine::{
+        notify::{Answer, Listener, Notification},
+        plan::{Plan, Situation},
+        probe,
+        watch::Watch,
+    },
     enforced::{EnforcedScope, ScopeError},
     identity::{Identity, IdentityError},
     keeper::Keeper,
-    launch::{Launch, LaunchError},
+    launch::{Launch, LaunchError, Launched},
     limits::ResourceLimits,
     questions::{KernelAskers, Questions},
     ring::Ring,
@@ -34,6 +41,7 @@ use crate::{
         told::Told,
     },
     enforce::{self, EnforceError, Limits, TableError},
+    policy::Restriction,
 };
 
 /// Longest time that names are resolved before the command starts.
@@ -55,6 +63,10 @@ pub struct Options {
     pub command: Vec<OsString>,
     /// Sizes of the kernel's tables.
     pub limits: Limits,
+    /// What `--permit` gives back to the command.
+    pub permits: BTreeSet<Restriction>,
+    /// What the policy's `permit:` gives back.
+    pub policy_permits: BTreeSet<Restriction>,
 }
 
 /// Why there was no run, or no end to it.
@@ -123,10 +135,14 @@ pub trait Observer {
     fn cleaned_up(&mut self, runs: &[String]);
     /// The scope is closed and proven; the policy is about to be put into force for this user.
     fn enforcing(&mut self, scope: &EnforcedScope, identity: &Identity);
+    /// What is about to be taken away from the command, and what is not.
+    fn planned(&mut self, plan: &Plan);
     /// Names were resolved, or not.
     fn names(&mut self, outcomes: &[Outcome]);
     /// An event, as the kernel wrote it, and the names of addresses.
     fn event(&mut self, bytes: &[u8], names: &NameBook);
+    /// An attempt that was refused, or seen, outside the kernel's own hooks.
+    fn escape(&mut self, escape: &egress_common::Escape);
     /// A question of the command's, and what came of it.
     fn dns(&mut self, told: &Told);
     /// So many more questions got lost, unanswered; nothing of them left.
@@ -156,11 +172,29 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
         .enable_all()
         .build()
         .map_err(RunError::io("start the runtime"))?;
-    let launch = Launch { command: options.command.clone(), identity, mask: signals.mask_before(), limits };
+    let plan = plan(options, &identity).map_err(RunError::io("try out what this kernel can take away"))?;
+    let mask = signals.mask_before();
+    let launch = Launch { command: options.command.clone(), identity, mask, limits, plan };
     let result = runtime.block_on(supervise(options, &launch, signals, &mut scope, observer));
     let removed = scope.cgroup().remove_if_empty();
     keeper.release(removed);
     result
+}
+
+/// What is taken away from the command at launch.
+fn plan(options: &Options, identity: &Identity) -> io::Result<Plan> {
+    let compiled = &options.settings.compiled;
+    Ok(Plan::new(&Situation {
+        abilities: probe::abilities()?,
+        root: identity.uid.is_root(),
+        lsm: false,
+        unix_judged: true,
+        broker: false,
+        unix: compiled.unix,
+        audit: compiled.audit,
+        option: options.permits.clone(),
+        policy: options.policy_permits.clone(),
+    }))
 }
 
 /// Unique while the process id is, which the kernel gives to no other while this process lives.
@@ -187,6 +221,7 @@ async fn supervise(
     scope.open(&options.settings.compiled, questions.port())?;
     questions.begin(&scope.engine, &mut service)?;
     observer.enforcing(scope, &launch.identity);
+    observer.planned(&launch.plan);
 
     let mut table = KernelPermits(scope.engine.permits()?);
     let mut askers = KernelAskers(scope.engine.askers()?);
@@ -201,7 +236,9 @@ async fn supervise(
     let mut stream = signals.into_stream().map_err(RunError::io("watch signals"))?;
     // Resolving took its time, in which somebody may have detached a program.
     scope.attachment().verify()?;
-    let mut child = launch.start(&scope.cgroup().procs()?)?;
+    let Launched { mut child, listener } = launch.start(&scope.cgroup().procs()?)?;
+    let mut watch = Watch::new(listener, &launch.plan, scope.cgroup().id())
+        .map_err(lost(&child, "watch its system calls"))?;
     let status = loop {
         let (fresh, tick_at) = (events.fresh, events.tick_at);
         tokio::select! {
@@ -215,6 +252,15 @@ async fn supervise(
                 events.drain(&mut |bytes| observer.event(bytes, service.names()));
                 #[cfg(feature = "kernel-log")]
                 log.flush();
+            }
+            ready = watch.ready() => {
+                ready.map_err(lost(&child, "watch its system calls"))?;
+                let inside = |process| scope.cgroup().processes().contains(&process);
+                let mut broker = |_: &Listener, _: &Notification| Some(Answer::Errno(libc::EPERM));
+                watch
+                    .take(&inside, &mut broker, &mut |escape| observer.escape(escape))
+                    .map_err(lost(&child, "answer its system calls"))?;
+                events.expect();
             }
             happened = questions.next(scope, &mut service, &mut table, &mut askers) => {
                 tell(happened.map_err(lost(&child, "read arriving questions"))?, observer);

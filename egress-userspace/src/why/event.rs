@@ -13,6 +13,8 @@ use crate::observe::{json::VERSION, question::FAILURES};
 pub enum Event {
     /// An attempt.
     Attempt(Box<Attempt>),
+    /// An attempt to get out of the scope.
+    Escape(Box<Escape>),
     /// A question for a name.
     Question(Box<Question>),
     /// Names that were opened outside of any question.
@@ -33,7 +35,8 @@ pub struct Attempt {
     pub time: String,
     pub verdict: String,
     pub reason: String,
-    pub protocol: String,
+    pub direction: Option<String>,
+    pub protocol: Option<String>,
     pub socket_type: Option<String>,
     pub address: Option<IpAddr>,
     pub port: Option<u16>,
@@ -41,9 +44,25 @@ pub struct Attempt {
     #[serde(default)]
     pub names: Vec<String>,
     pub literal: Option<bool>,
+    pub hook: Option<String>,
+    pub subject: Option<String>,
     pub rule: Option<Rule>,
     pub process: Option<Process>,
     pub remedy: Option<String>,
+    /// The line itself.
+    #[serde(skip)]
+    pub line: Value,
+}
+
+/// An attempt to get out of the scope.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the schema of events says what the fields are")]
+pub struct Escape {
+    pub time: String,
+    pub verdict: String,
+    pub reason: String,
+    pub what: String,
+    pub process: Option<Process>,
     /// The line itself.
     #[serde(skip)]
     pub line: Value,
@@ -123,6 +142,10 @@ impl Event {
             "attempt" => {
                 let attempt = Attempt::deserialize(&value).ok()?;
                 Self::Attempt(Box::new(Attempt { line: value, ..attempt }))
+            }
+            "escape" => {
+                let escape = Escape::deserialize(&value).ok()?;
+                Self::Escape(Box::new(Escape { line: value, ..escape }))
             }
             "dns" => {
                 let question = Question::deserialize(&value).ok()?;

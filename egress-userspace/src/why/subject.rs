@@ -1,4 +1,5 @@
-//! What one asks about: receives `NAME`, `ADDRESS`, either with `:PORT` and `/tcp`, `/udp` or `/icmp`, tells which events are of it.
+//! What one asks about: receives `NAME`, `ADDRESS`, either with `:PORT` and `/tcp`, `/udp` or `/icmp`, or the path of a unix
+//! socket; tells which events are of it.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
@@ -14,12 +15,14 @@ pub enum To {
     Name(String),
     /// An address.
     Address(IpAddr),
+    /// A unix socket: a path, or `@` and an abstract name.
+    Unix(String),
 }
 
 /// A destination.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Subject {
-    /// Name or address.
+    /// Name, address or unix socket.
     pub to: To,
     /// Its port; any if there is none.
     pub port: Option<u16>,
@@ -29,7 +32,9 @@ pub struct Subject {
 
 /// Why a text is no destination.
 #[derive(Clone, Debug, Eq, PartialEq, Error)]
-#[error("`{0}` is no destination: expected a name or an address, with :PORT if only one port is meant")]
+#[error(
+    "`{0}` is no destination: expected a name or an address, with :PORT if only one port is meant, or the path of a unix socket"
+)]
 pub struct SubjectError(String);
 
 impl FromStr for Subject {
@@ -37,6 +42,10 @@ impl FromStr for Subject {
 
     fn from_str(text: &str) -> Result<Self, SubjectError> {
         let error = || SubjectError(text.to_owned());
+        let path = text.strip_prefix("unix:").unwrap_or(text);
+        if path.starts_with(['/', '@']) && !["/tcp", "/udp", "/icmp"].contains(&path) {
+            return Ok(Self { to: To::Unix(path.to_owned()), port: None, protocol: None });
+        }
         let (rest, protocol) = ["tcp", "udp", "icmp"]
             .into_iter()
             .find_map(|protocol| Some((text.strip_suffix(protocol)?.strip_suffix('/')?, Some(protocol))))
@@ -63,7 +72,7 @@ impl FromStr for Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.to, self.port) {
-            (To::Name(name), _) => f.write_str(name)?,
+            (To::Name(name) | To::Unix(name), _) => f.write_str(name)?,
             (To::Address(address @ IpAddr::V6(_)), Some(_)) => write!(f, "[{address}]")?,
             (To::Address(address), _) => write!(f, "{address}")?,
         }
@@ -87,6 +96,9 @@ impl Subject {
 
     /// Whether an attempt is of it; `answered` are the addresses that answers gave for its name.
     pub(super) fn is_tried_by(&self, attempt: &Attempt, answered: &BTreeSet<IpAddr>) -> bool {
+        if let To::Unix(own) = &self.to {
+            return attempt.hook.as_deref() == Some("unix") && attempt.subject.as_ref() == Some(own);
+        }
         let Some(address) = attempt.address else { return false };
         let host = match &self.to {
             To::Address(own) => same(*own, address),
@@ -95,9 +107,10 @@ impl Subject {
                     || attempt.names.contains(own)
                     || answered.contains(&address)
             }
+            To::Unix(_) => false,
         };
         let port = self.port.is_none_or(|port| attempt.port == Some(port));
-        host && port && self.protocol.is_none_or(|protocol| protocol == attempt.protocol)
+        host && port && self.protocol.is_none_or(|protocol| attempt.protocol.as_deref() == Some(protocol))
     }
 
     /// Whether a question is about it, whatever the port.
@@ -108,6 +121,7 @@ impl Subject {
                 let dropped = question.dropped.iter().map(|dropped| &dropped.address);
                 question.addresses.iter().chain(dropped).any(|address| same(*own, *address))
             }
+            To::Unix(_) => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use egress_common::Reason;
 
-use super::{Attempt, Findings, Found, Process, Question, Rule};
+use super::{Attempt, Escape, Findings, Found, Process, Question, Rule};
 use crate::{
     dns::told::DnsReason,
     observe::{
@@ -23,14 +23,19 @@ impl Findings {
         let mut told = match &self.found {
             None => Vec::new(),
             Some(Found::Attempt(attempt)) => self.of_attempt(attempt),
+            Some(Found::Escape(escape)) => of_escape(escape),
             Some(Found::Question(question)) => self.of_question(question),
         };
-        let matching = self.attempts + self.questions;
+        let matching = self.attempts + self.questions + self.escapes;
         if matching > 1 {
             let (attempts, questions) = (self.attempts, self.questions);
+            let escapes = match self.escapes {
+                0 => String::new(),
+                escapes => format!(", escape attempts: {escapes}"),
+            };
             let last = if self.is_refusal() { "last refusal" } else { "last" };
             told.push(format!(
-                "The file has {matching} events that match (attempts: {attempts}, questions: {questions}); this is the {last}."
+                "The file has {matching} events that match (attempts: {attempts}, questions: {questions}{escapes}); this is the {last}."
             ));
         }
         told
@@ -40,6 +45,7 @@ impl Findings {
         match &self.found {
             Some(Found::Attempt(attempt)) => attempt.is_refused(),
             Some(Found::Question(question)) => question.is_refused(),
+            Some(Found::Escape(_)) => true,
             None => false,
         }
     }
@@ -68,6 +74,7 @@ impl Findings {
     pub fn remedy(&self) -> Option<&str> {
         match self.found.as_ref()? {
             Found::Attempt(attempt) => attempt.remedy.as_deref(),
+            Found::Escape(_) => None,
             Found::Question(question) => question.remedy.as_deref(),
         }
     }
@@ -75,7 +82,7 @@ impl Findings {
     /// The setting that would allow it.
     pub fn setting(&self) -> Option<&str> {
         match self.found.as_ref()? {
-            Found::Attempt(_) => None,
+            Found::Attempt(_) | Found::Escape(_) => None,
             Found::Question(question) => question.setting.as_deref(),
         }
     }
@@ -86,13 +93,12 @@ impl Findings {
     }
 
     fn of_attempt(&self, attempt: &Attempt) -> Vec<String> {
-        let mut told = vec![format!(
-            "{} tried to reach {} at {}, {}.",
-            who(attempt.process.as_ref()),
-            destination(attempt),
-            plain_text(&attempt.time),
-            outcome(&attempt.verdict, "it was let through", "it was refused"),
-        )];
+        let (time, process) = (plain_text(&attempt.time), who(attempt.process.as_ref()));
+        let outcome = outcome(&attempt.verdict, "it was let through", "it was refused");
+        let mut told = vec![match attempt.direction.as_deref() {
+            Some("in") => format!("{} tried to reach {process} at {time}, {outcome}.", source(attempt)),
+            _ => format!("{process} tried to {} at {time}, {outcome}.", deed(attempt)),
+        }];
         told.push(because(&attempt.reason, flow_reason(attempt).as_deref(), attempt.rule.as_ref()));
         match &self.question {
             Some(question) if question.is_refused() => told.push(format!(
@@ -106,7 +112,9 @@ impl Findings {
                 shown(&question.name),
                 plain_text(&question.time),
             )),
-            _ if attempt.literal == Some(true) && attempt.name.is_none() => told.push(
+            _ if attempt.literal == Some(true)
+                && attempt.name.is_none()
+                && attempt.direction.as_deref() != Some("in") => told.push(
                 "It is a literal address: no answer gave it to this scope, so the program had it from elsewhere."
                     .to_owned(),
             ),
@@ -197,8 +205,43 @@ fn who(process: Option<&Process>) -> String {
     }
 }
 
+/// What an attempt to get out was, and why it was refused.
+fn of_escape(escape: &Escape) -> Vec<String> {
+    let outcome = outcome(&escape.verdict, "it has happened", "it was refused");
+    let (process, what) = (who(escape.process.as_ref()), plain_text(&escape.what));
+    let text = Reason::ALL.into_iter().find(|reason| reason.name() == escape.reason).map(sentence);
+    vec![
+        format!("{process}: {what} at {}, {outcome}.", plain_text(&escape.time)),
+        because(&escape.reason, text, None),
+        "This is an attempt to get out of the scope, which no rule allows.".to_owned(),
+    ]
+}
+
+fn deed(attempt: &Attempt) -> String {
+    let subject = attempt.subject.as_deref().map(plain_text);
+    match (attempt.hook.as_deref(), subject) {
+        (Some("setsockopt"), Some(option)) => format!("set the socket option {option}"),
+        (Some("unix"), Some(name)) => format!("reach the unix socket {name}"),
+        (Some("unix"), None) => "reach a unix socket".to_owned(),
+        (_, Some(subject)) => format!("open a socket of {}: {subject}", plain_text(&attempt.reason)),
+        (_, None) => format!("reach {}", destination(attempt)),
+    }
+}
+
+fn source(attempt: &Attempt) -> String {
+    let from = attempt.address.map_or("Somebody outside".to_owned(), |address| address.to_string());
+    match attempt.port {
+        Some(port) => format!("{from} ({} to own port {port} of the scope)", protocol(attempt)),
+        None => format!("{from} ({})", protocol(attempt)),
+    }
+}
+
+fn protocol(attempt: &Attempt) -> String {
+    attempt.protocol.as_deref().map_or("ip".to_owned(), plain_text)
+}
+
 fn destination(attempt: &Attempt) -> String {
-    let protocol = plain_text(&attempt.protocol);
+    let protocol = protocol(attempt);
     let Some(address) = attempt.address else {
         let kind =
             attempt.socket_type.as_deref().map_or(String::new(), |kind| format!("{} ", plain_text(kind)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egress_common::{Address, Reason, Verdict};
+use egress_common::{Address, Hook, Reason, Verdict};
 use insta::assert_snapshot;
 
 use super::*;
@@ -17,7 +17,7 @@ use crate::{
         question::tests::{answered, of as asked, refused},
         record::{
             record,
-            tests::{OFFSET, denied, policy, raw_socket},
+            tests::{OFFSET, denied, escape, inbound, of_escape, policy, raw_socket},
         },
         summary::Tally,
     },
@@ -302,6 +302,36 @@ fn hostile_names_neither_steer_nor_fake_a_sentence() {
             assert!(!sentence.starts_with("To allow it: x"), "{sentence}");
         }
     }
+}
+
+#[test]
+fn unix_sockets_and_escapes_are_explained() {
+    let unix = |name| attempt_line(&of_escape(&escape(Hook::Unix, Reason::Unix, name)));
+    let mut ptrace = escape(Hook::Launch, Reason::Process, "ptrace");
+    ptrace.target = 77;
+    let run = Run::default()
+        .attempt(&inbound())
+        .line(&unix("/run/docker.sock"))
+        .line(&unix("@dbus"))
+        .line(&attempt_line(&of_escape(&ptrace)));
+    assert_snapshot!(run.why(""), @r"
+    python3[4242]: ptrace (process 77 outside) at 2026-11-22T12:34:56.789000000Z, and it was refused.
+    Reason: process: the process is outside the scope.
+    This is an attempt to get out of the scope, which no rule allows.
+    The file has 4 events that match (attempts: 3, questions: 0, escape attempts: 1); this is the last refusal.
+    ");
+    assert_snapshot!(run.why("unix:/run/docker.sock"), @r"
+    python3[4242] tried to reach the unix socket /run/docker.sock at 2026-11-22T12:34:56.789000000Z, and it was refused.
+    Reason: unix: it is a unix socket of a process outside, which no `unix` rule opens.
+    To allow it: - unix: /run/docker.sock
+    ");
+    assert_eq!(run.find("@dbus").attempts, 1);
+    assert_eq!(run.find("/run/docker").attempts, 0);
+    assert_snapshot!(run.why("203.0.113.66"), @r"
+    203.0.113.66 (tcp to own port 8080 of the scope) tried to reach python3[4242] at 2026-11-22T12:34:56.789000000Z, and it was refused.
+    Reason: inbound: it comes from outside the scope, and `inbound:` does not open the port.
+    To allow it: inbound: [8080]
+    ");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
         question::tests::{answered, of as question, refused},
         record::{
             Executable,
-            tests::{OFFSET, denied, of, raw_socket},
+            tests::{OFFSET, denied, device, escape, inbound, of, of_escape, raw_socket, socket_option},
         },
         summary::Tally,
     },
@@ -113,14 +113,14 @@ fn an_attempt_is_one_line() {
     let exe = Executable { path: "/usr/bin/python3".to_owned(), deleted: false };
     record.process.as_mut().unwrap().exe = Some(exe);
     record.cgroup_path = Some("/egress/run-1".to_owned());
-    assert_snapshot!(valid(attempt_line(&record)), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"deny-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"rule":{"id":2,"origin":"policies/p.yaml:9","text":"deny cidr 203.0.113.0/24"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":"/usr/bin/python3","exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":99,"remedy":null}"#);
-    assert_snapshot!(valid(attempt_line(&of(&denied()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"no-rule","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"- { host: collect.attacker.example, ports: [443] }"}"#);
+    assert_snapshot!(valid(attempt_line(&record)), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"deny-rule","direction":"out","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"subject":null,"rule":{"id":2,"origin":"policies/p.yaml:9","text":"deny cidr 203.0.113.0/24"},"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":"/usr/bin/python3","exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":"/egress/run-1","cookie":99,"remedy":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&denied()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"connect","reason":"no-rule","direction":"out","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":443,"name":"collect.attacker.example","names":[],"literal":true,"subject":null,"rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"- { host: collect.attacker.example, ports: [443] }"}"#);
 }
 
 #[test]
 fn what_is_unknown_is_null() {
     let nobody = Event { owner: Owner::default(), cookie: 0, ..raw_socket() };
-    assert_snapshot!(valid(attempt_line(&of(&nobody))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"create","reason":"socket-type","protocol":"icmp","protocol_number":1,"socket_type":"raw","address":null,"port":null,"name":null,"names":[],"literal":null,"rule":null,"process":null,"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&nobody))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"create","reason":"socket-type","direction":"out","protocol":"icmp","protocol_number":1,"socket_type":"raw","address":null,"port":null,"name":null,"names":[],"literal":null,"subject":null,"rule":null,"process":null,"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":null}"#);
 }
 
 #[test]
@@ -137,6 +137,32 @@ fn every_verdict_hook_and_reason_is_in_the_schema() {
     for socket_type in 0..=11 {
         for protocol in (0..=256).chain([262, u16::MAX]) {
             valid(attempt_line(&of(&Event { socket_type, protocol, ..denied() })));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_destination_is_one_line() {
+    assert_snapshot!(valid(attempt_line(&of(&inbound()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"ingress","reason":"inbound","direction":"in","protocol":"tcp","protocol_number":6,"socket_type":"stream","address":"203.0.113.66","port":8080,"name":"collect.attacker.example","names":[],"literal":true,"subject":null,"rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":"inbound: [8080]"}"#);
+    assert_snapshot!(valid(attempt_line(&of(&socket_option()))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"setsockopt","reason":"socket-option","direction":"out","protocol":null,"protocol_number":null,"socket_type":"stream","address":null,"port":null,"name":null,"names":[],"literal":null,"subject":"IPV6_RTHDR","rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":99,"remedy":null}"#);
+    let unix = escape(Hook::Unix, Reason::Unix, "@dbus");
+    assert_snapshot!(valid(attempt_line(&of_escape(&unix))), @r#"{"v":1,"type":"attempt","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"unix","reason":"unix","direction":"out","protocol":null,"protocol_number":null,"socket_type":null,"address":null,"port":null,"name":null,"names":[],"literal":null,"subject":"@dbus","rule":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null,"cookie":null,"remedy":"- unix: \"@dbus\""}"#);
+}
+
+#[test]
+fn an_escape_is_one_line() {
+    let ptrace =
+        egress_common::Escape { target: 77, number: 101, ..escape(Hook::Lsm, Reason::Process, "ptrace") };
+    assert_snapshot!(valid(attempt_line(&of_escape(&ptrace))), @r#"{"v":1,"type":"escape","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"lsm","reason":"process","what":"ptrace (process 77 outside)","subject":"ptrace","number":101,"target":77,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null}"#);
+    assert_snapshot!(valid(attempt_line(&of(&device()))), @r#"{"v":1,"type":"escape","time":"2026-11-22T12:34:56.789000000Z","verdict":"deny","hook":"device","reason":"device","what":"device /dev/net/tun","subject":"/dev/net/tun","number":null,"target":null,"process":{"pid":4242,"tid":4243,"uid":1000,"gid":1001,"comm":"python3","exe":null,"exe_deleted":false},"scope":4711,"cgroup":4711,"cgroup_path":null}"#);
+    for hook in Hook::ALL {
+        for reason in Reason::ALL {
+            for verdict in Verdict::ALL {
+                let escape =
+                    egress_common::Escape { verdict: verdict as u8, ..escape(hook, reason, "\u{1b}[2J") };
+                let line = valid(attempt_line(&of_escape(&escape)));
+                assert_eq!(line.contains(r#""type":"escape""#), reason.is_escape());
+            }
         }
     }
 }
@@ -223,7 +249,7 @@ fn the_summary_is_one_line() {
     counters.fate[0].suppressed = 3;
     counters.fate[0].dropped = 1;
     counters.fate[1].suppressed = 7;
-    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0,"questions":[{"verdict":"deny","reason":"not-listed","count":1},{"verdict":"allow","reason":"listed","count":1}],"refused_names":[{"name":"collect.attacker.example","count":1}],"refused_names_others":0,"questions_lost":6}"#);
+    assert_snapshot!(valid(summary_line(&tally.summary(&counters), OFFSET)), @r#"{"v":1,"type":"summary","time":"2026-11-22T12:34:56.789000000Z","verdicts":[{"verdict":"deny","attempts":5,"emitted":1,"suppressed":3,"dropped":1},{"verdict":"allow","attempts":7,"emitted":0,"suppressed":7,"dropped":0},{"verdict":"audit","attempts":0,"emitted":0,"suppressed":0,"dropped":0}],"attempts":[{"verdict":"deny","hook":"connect","reason":"no-rule","count":5},{"verdict":"allow","hook":"packet","reason":"rule","count":7}],"denied":[{"destination":"tcp collect.attacker.example (203.0.113.66:443)","count":1}],"denied_others":0,"undecodable":0,"supervised":[],"escapes":[],"escapes_others":0,"questions":[{"verdict":"deny","reason":"not-listed","count":1},{"verdict":"allow","reason":"listed","count":1}],"refused_names":[{"name":"collect.attacker.example","count":1}],"refused_names_others":0,"questions_lost":6}"#);
 }
 
 #[test]

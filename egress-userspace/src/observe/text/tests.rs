@@ -16,7 +16,9 @@ use crate::{
         question::tests::{answered, of as question, refused},
         record::{
             record,
-            tests::{OFFSET, denied, of, policy, raw_socket},
+            tests::{
+                OFFSET, denied, device, escape, inbound, of, of_escape, policy, raw_socket, socket_option,
+            },
         },
     },
 };
@@ -45,6 +47,41 @@ fn an_address_without_a_name_stands_alone() {
 fn a_socket_has_a_kind_and_no_destination() {
     assert_snapshot!(shown(&raw_socket()), @"12:34:56.789 DENY socket raw/icmp ping[77] socket-type: only TCP and UDP sockets can be made");
     assert_snapshot!(shown(&Event { protocol: 262, socket_type: 1, ..raw_socket() }), @"12:34:56.789 DENY socket stream/mptcp ping[77] socket-type: only TCP and UDP sockets can be made");
+}
+
+#[test]
+fn what_is_no_destination_is_named() {
+    assert_snapshot!(shown(&inbound()), @"12:34:56.789 DENY inbound tcp from collect.attacker.example (203.0.113.66) to own port 8080 python3[4242] inbound: it comes from outside the scope, and `inbound:` does not open the port; to allow: inbound: [8080]");
+    assert_snapshot!(shown(&socket_option()), @"12:34:56.789 DENY setsockopt IPV6_RTHDR python3[4242] socket-option: the option sends data of its own, or leads packets elsewhere than they say");
+    let unix = Event { hook: Hook::Unix as u8, reason: Reason::Unix as u8, ..socket_option() };
+    assert_snapshot!(shown(&unix), @"12:34:56.789 DENY unix socket python3[4242] unix: it is a unix socket of a process outside, which no `unix` rule opens");
+    let unix = escape(Hook::Unix, Reason::Unix, "/run/docker.sock");
+    assert_snapshot!(line(&of_escape(&unix), PLAIN, 0), @"12:34:56.789 DENY unix /run/docker.sock python3[4242] unix: it is a unix socket of a process outside, which no `unix` rule opens; to allow: - unix: /run/docker.sock");
+    let family =
+        egress_common::Escape { number: 17, ..escape(Hook::Launch, Reason::Family, "socket AF_PACKET") };
+    assert_snapshot!(line(&of_escape(&family), PLAIN, 0), @"12:34:56.789 DENY socket of family packet python3[4242] family: sockets of this family lead out past IP");
+}
+
+#[test]
+fn an_escape_is_a_class_of_its_own() {
+    assert_snapshot!(shown(&device()), @"12:34:56.789 ESCAPE DENIED device /dev/net/tun python3[4242] device: the device carries packets or memory past the scope");
+    let ptrace = egress_common::Escape { target: 77, ..escape(Hook::Lsm, Reason::Process, "ptrace") };
+    assert_snapshot!(line(&of_escape(&ptrace), PLAIN, 0), @"12:34:56.789 ESCAPE DENIED ptrace (process 77 outside) python3[4242] process: the process is outside the scope");
+    let out = egress_common::Escape {
+        verdict: Verdict::Allow as u8,
+        ..escape(Hook::Launch, Reason::Cgroup, "moved to /other")
+    };
+    let coloured = line(&of_escape(&out), Style { colours: true, allowed: false }, 0).replace('\x1b', "^");
+    assert_snapshot!(coloured, @"12:34:56.789 ^[1;31mESCAPED^[0m moved to /other python3[4242] cgroup: nothing bounds it any more; only root outside the scope can do this");
+}
+
+#[test]
+fn what_did_get_out_is_shown_though_nothing_refused_it() {
+    let mut sink = TextSink::with_zone(Vec::new(), PLAIN, |_| 0);
+    let mut out = escape(Hook::Launch, Reason::Cgroup, "moved to /other");
+    out.verdict = Verdict::Allow as u8;
+    sink.attempt(&of_escape(&out), Instant::now());
+    assert!(!sink.get_ref().is_empty());
 }
 
 #[test]

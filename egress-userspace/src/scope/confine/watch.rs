@@ -1,0 +1,201 @@
+//! The supervisor's side of the filter: judges the calls that were handed over, tells of those that were refused, answers.
+//! The callers wait, so a flood of them is slowed down and needs no memory.
+
+use std::{fs, future, io, time::Duration};
+
+use egress_common::{Escape, Hook};
+use tokio::{io::unix::AsyncFd, time::Instant};
+
+use super::{
+    calls::Fate,
+    filter::{FOREIGN_ERRNO, Filter, Judged},
+    notify::{Answer, Listener, Notification, Received},
+    plan::Plan,
+    tell,
+};
+
+/// Calls taken at a time.
+const BATCH: usize = 64;
+
+/// Refusals told in a [`WINDOW`]; who asks for more waits for the next one.
+const RATE: u32 = 500;
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// The broker of unix sockets, as the watch sees it: gives the answer, or `None` and answers later by itself.
+pub type Broker<'a> = dyn FnMut(&Listener, &Notification) -> Option<Answer> + 'a;
+
+/// What is watched.
+pub struct Watch {
+    listener: Option<AsyncFd<Listener>>,
+    /// The last look may have left something.
+    more: bool,
+    filter: Filter,
+    audit: bool,
+    /// Cgroup id of the scope.
+    scope: u64,
+    window: Instant,
+    used: u32,
+}
+
+impl Watch {
+    /// Inside a runtime. Without a listener there is never anything.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn new(listener: Option<Listener>, plan: &Plan, scope: u64) -> io::Result<Self> {
+        // SAFETY: the listener owns its descriptor and lives as long as the registration.
+        let register = |listener| unsafe { AsyncFd::register(listener) };
+        let listener = listener.map(register).transpose()?;
+        Ok(Self {
+            listener,
+            more: false,
+            filter: plan.filter.clone(),
+            audit: plan.audit,
+            scope,
+            window: Instant::now(),
+            used: 0,
+        })
+    }
+
+    /// Waits until there is a call to take, and time for it.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        let Some(listener) = &self.listener else { return future::pending().await };
+        if self.used >= RATE {
+            tokio::time::sleep_until(self.window + WINDOW).await;
+        }
+        if self.more {
+            tokio::task::yield_now().await;
+        } else {
+            listener.readable().await?.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Takes and answers some calls. `inside` says whether a process is of the scope.
+    ///
+    /// # Errors
+    /// As the `ioctl`s of the listener.
+    pub fn take(
+        &mut self,
+        inside: &dyn Fn(u32) -> bool,
+        broker: &mut Broker<'_>,
+        tell: &mut dyn FnMut(&Escape),
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        if now >= self.window + WINDOW {
+            (self.window, self.used) = (now, 0);
+        }
+        self.more = true;
+        for _ in 0..BATCH {
+            let Some(listener) = &self.listener else { break };
+            if self.used >= RATE {
+                break;
+            }
+            match listener.get_ref().receive()? {
+                Received::Call(call) => {
+                    let listener = listener.get_ref();
+                    let case = Case { filter: &self.filter, audit: self.audit, scope: self.scope, listener };
+                    let (answer, told) = case.settle(&call, inside, broker);
+                    self.used += u32::from(told.is_some());
+                    if let Some(escape) = &told {
+                        tell(escape);
+                    }
+                    if let Some(answer) = answer {
+                        listener.answer(call.id, answer)?;
+                    }
+                }
+                Received::Gone => {}
+                Received::Nothing => {
+                    self.more = false;
+                    break;
+                }
+                Received::End => self.listener = None,
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a call that the broker took.
+    ///
+    /// # Errors
+    /// As the `ioctl`.
+    pub fn answer(&self, id: u64, answer: Answer) -> io::Result<()> {
+        match &self.listener {
+            Some(listener) => listener.get_ref().answer(id, answer),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one call is judged with.
+struct Case<'a> {
+    filter: &'a Filter,
+    audit: bool,
+    scope: u64,
+    listener: &'a Listener,
+}
+
+impl Case<'_> {
+    /// The answer, unless the broker gives it later, and what is to be told.
+    fn settle(
+        &self,
+        call: &Notification,
+        inside: &dyn Fn(u32) -> bool,
+        broker: &mut Broker<'_>,
+    ) -> (Option<Answer>, Option<Escape>) {
+        let judged = self.filter.judge(call.arch, call.nr, &call.args);
+        let errno = match judged {
+            Judged::Foreign => FOREIGN_ERRNO,
+            Judged::Free => return (Some(Answer::Continue), None),
+            Judged::Row(row) => match row.fate {
+                Fate::Quiet(errno) | Fate::Denied(errno) => errno,
+                Fate::Brokered => return (broker(self.listener, call), None),
+                Fate::DeniedOutside(errno) => match target(row.nr, call).and_then(process) {
+                    Some(target) if !inside(target) => {
+                        let told = self.told(judged, call, target);
+                        return (Some(self.refusal(errno)), Some(told));
+                    }
+                    // The domain, or BPF LSM, judges it.
+                    _ => return (Some(Answer::Continue), None),
+                },
+            },
+        };
+        (Some(self.refusal(errno)), Some(self.told(judged, call, 0)))
+    }
+
+    fn refusal(&self, errno: i32) -> Answer {
+        if self.audit { Answer::Continue } else { Answer::Errno(errno) }
+    }
+
+    fn told(&self, judged: Judged<'_>, call: &Notification, target: u32) -> Escape {
+        let owner = tell::owner(call.pid).filter(|_| self.listener.waits(call.id));
+        let owner = owner.unwrap_or_default();
+        let (reason, number, text) = tell::said(judged, call);
+        let escape = tell::escape(Hook::Launch, reason, &text, self.scope, owner, self.audit);
+        Escape { number, target, ..escape }
+    }
+}
+
+/// The process of a thread: tracers name threads.
+fn process(thread: u32) -> Option<u32> {
+    tell::owner(thread).map(|owner| owner.tgid)
+}
+
+/// The thread that a call reaches into, as far as its number can be understood here.
+fn target(nr: u32, call: &Notification) -> Option<u32> {
+    if i64::from(nr) == libc::SYS_pidfd_getfd {
+        let descriptor = i32::try_from(call.args[0] & 0xffff_ffff).ok()?;
+        let about = fs::read_to_string(format!("/proc/{}/fdinfo/{descriptor}", call.pid)).ok()?;
+        return about.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok();
+    }
+    // In another pid namespace the number means another process, one of the scope.
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    if namespace(&call.pid.to_string())? != namespace("self")? {
+        return None;
+    }
+    let argument = if i64::from(nr) == libc::SYS_ptrace { call.args[1] } else { call.args[0] };
+    u32::try_from(argument & 0xffff_ffff).ok()
+}
