@@ -6,9 +6,11 @@
 pub mod cli;
 pub mod compile;
 pub mod dns;
+pub mod doctor;
 pub mod enforce;
 pub mod explain;
 pub mod observe;
+pub mod paths;
 pub mod policy;
 pub mod scope;
 pub mod why;

@@ -72,6 +72,7 @@ fn as_json_it_is_ascii_and_whole() {
     {
       "attempts": 0,
       "destination": "collect.attacker.example",
+      "escapes": 0,
       "event": {
         "addresses": [],
         "aliases": [],

@@ -39,7 +39,7 @@ fn expect(compiled: &Compiled, expected: &[(&str, Option<Reason>)]) {
 
 #[test]
 fn an_empty_list_allows_nothing() {
-    let empty = policies::compiled("version: 1\nname: none\nallow: []\n");
+    let empty = policies::compiled("version: 1\nname: none\nallow: []\nloopback: none\n");
     expect(
         &empty,
         &[
@@ -94,7 +94,7 @@ const SPECIAL: [(&str, Reason); 14] = [
 fn special_addresses_stay_closed_though_everything_is_allowed() {
     let all = policies::compiled(
         "version: 1\nname: all\nallow:\n  - { cidr: 0.0.0.0/0, ports: [80], protocol: udp }\n  \
-         - { cidr: '::/0', ports: [80], protocol: udp }\n",
+         - { cidr: '::/0', ports: [80], protocol: udp }\nloopback: none\n",
     );
     let mut expected: Vec<_> = SPECIAL.iter().map(|(to, reason)| (*to, Some(*reason))).collect();
     expected.extend([("203.0.113.66:80", None), ("[2001:db8:66::66]:80", None), ("198.51.100.1:80", None)]);

@@ -8,7 +8,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::exit;
+use super::{color, exit, policy::print_json};
+use crate::{doctor, policy};
 
 /// Exit codes: 0 everything required is there (with --attack: nothing leaked), 1 something is not (leaked), 2 wrong usage,
 /// and 112 to 125 as of `egress run` where nothing could be found out.
@@ -53,8 +54,37 @@ fn attack(_arguments: &Doctor) -> ExitCode {
     refuse("--attack is being built")
 }
 
-fn examine(_arguments: &Doctor) -> ExitCode {
-    refuse("give --attack")
+fn examine(arguments: &Doctor) -> ExitCode {
+    let policy = match &arguments.policy {
+        Some(file) => policy::load(file, &[]),
+        None => policy::from_command_line(&[]),
+    };
+    let policy = match policy {
+        Ok(policy) => policy,
+        Err(errors) => {
+            return fail(
+                exit::POLICY,
+                &format!("the policy is invalid\n{}", errors.render(color(&io::stderr()))),
+            );
+        }
+    };
+    match doctor::examine(&policy, None) {
+        Ok(report) => {
+            match arguments.output {
+                Format::Json => print_json(&report.json()),
+                Format::Text | Format::Junit => {
+                    let _gone = write!(io::stdout(), "{}", report.text(color(&io::stdout())));
+                }
+            }
+            ExitCode::from(u8::from(!report.is_enough()))
+        }
+        Err(error) => fail(exit::of_run_error(&error), &error.to_string()),
+    }
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    let _gone = writeln!(io::stderr(), "egress: {text}");
+    ExitCode::from(code)
 }
 
 fn refuse(text: &str) -> ExitCode {

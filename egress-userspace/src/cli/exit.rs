@@ -30,6 +30,8 @@ pub(super) const POLICY: u8 = 119;
 pub(super) const NO_EFFECT: u8 = 120;
 /// The user to run as is unknown.
 pub(super) const NO_USER: u8 = 121;
+/// A path stays open, and the policy requires that none does.
+pub(super) const OPEN_PATHS: u8 = 122;
 /// Anything else that `egress` itself failed at.
 pub(super) const FAILED: u8 = 125;
 /// The command cannot be executed.
@@ -41,6 +43,7 @@ pub(super) const NOT_FOUND: u8 = 127;
 pub(super) const fn of_run_error(error: &RunError) -> u8 {
     match error {
         RunError::NotRoot => NOT_ROOT,
+        RunError::OpenPaths(_) => OPEN_PATHS,
         RunError::Identity(IdentityError::NoSuchUser(_)) => NO_USER,
         RunError::Launch(LaunchError::NotFound(_)) => NOT_FOUND,
         RunError::Launch(LaunchError::NotExecutable { .. }) => NOT_EXECUTABLE,

@@ -1,7 +1,6 @@
 //! `egress run`: policy file and arguments in, the command's exit code out; events to stderr and a file on the way.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     fs::File,
     io::{self, Stderr, Write as _},
@@ -35,7 +34,8 @@ use crate::{
         summary::Tally,
         text::{Style, TextSink},
     },
-    policy::{self, Mode, Policy, Restriction, Upstream},
+    paths::{self, Capabilities, OpenPath},
+    policy::{self, Mode, OnEscape, Policy, Require, Restriction, Upstream},
     scope::{
         addresses::own_addresses,
         confine::{
@@ -51,14 +51,14 @@ use crate::{
 /// Exit codes: the command's own, 128+n if signal n ended it, and where it did not run:
 /// 2 wrong usage, 112 not root, 113 no (safe) cgroup2, 114 no eBPF, 115 a hook is missing, 116 a foreign eBPF program
 /// refuses ours, 117 a table is full, 118 the verifier refused, 119 the policy is invalid, 120 attached but without
-/// effect, 121 no such user, 125 anything else, 126 the command cannot be executed, 127 it was not found.
+/// effect, 121 no such user, 122 a path stays open under `require: full`, 125 anything else, 126 the command cannot be executed, 127 it was not found.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit codes: the command's own; 128+n if signal n ended it; and if it did not run:\n  \
     2 wrong usage            112 not root              113 no (safe) cgroup2   114 no eBPF or bpffs\n  \
     115 kernel hook missing  116 foreign eBPF program  117 kernel table full   118 refused by the verifier\n  \
-    119 invalid policy       120 attached, no effect   121 no such user        125 anything else\n  \
-    126 cannot be executed   127 command not found"
+    119 invalid policy       120 attached, no effect   121 no such user        122 a path stays open\n  \
+    125 anything else        126 cannot be executed    127 command not found"
 )]
 pub(super) struct Run {
     /// Policy file. Without one nothing is allowed but what --allow says.
@@ -110,8 +110,9 @@ pub(super) fn main(arguments: &Run) -> ExitCode {
         user: arguments.user.clone(),
         command: arguments.command.clone(),
         limits: Limits { permits: arguments.max_permits, ..Limits::default() },
+        kill_on_escape: policy.on_escape == OnEscape::Kill,
         permits: arguments.permit.iter().copied().collect(),
-        policy_permits: BTreeSet::new(),
+        policy_permits: policy.permits.clone(),
     };
     let mut printer = Printer::new(policy, compiled, events, &options.command);
     match run::run(&options, &mut printer) {
@@ -187,6 +188,11 @@ struct Printer {
     text: TextSink<Stderr>,
     json: Option<JsonSink<File>>,
     tally: Tally,
+    /// What was given back to the command.
+    lifted: Vec<&'static str>,
+    /// The paths that stay open.
+    open: Vec<&'static str>,
+    plan_notes: Vec<String>,
 }
 
 impl Printer {
@@ -204,11 +210,52 @@ impl Printer {
             text: TextSink::new(io::stderr(), Style { colours: color(&io::stderr()), allowed: false }),
             json,
             tally: Tally::default(),
+            lifted: Vec::new(),
+            open: Vec::new(),
+            plan_notes: Vec::new(),
         }
     }
 }
 
+/// What a person needs to know of what is taken away at launch.
+fn plan_notes(plan: &Plan) -> Vec<String> {
+    let (mut notes, mut lifted) = (Vec::new(), Vec::new());
+    for (restriction, state) in plan.states() {
+        let name = restriction.name();
+        match state {
+            State::On(_) | State::NotNeeded(_) => {}
+            State::Lifted(By::Option) => lifted.push(name.to_owned()),
+            State::Lifted(By::Policy) => lifted.push(format!("{name} (policy)")),
+            State::NotPossible(why) => notes.push(format!("not taken away: {name}: {why}")),
+        }
+    }
+    if !lifted.is_empty() {
+        notes.push(format!("given back to the command: {}", lifted.join(", ")));
+    }
+    if plan.refuses_mounts() {
+        notes.push(
+            "on this kernel only a Landlock domain about files keeps ptrace within, and in it nobody can mount; \
+             --permit ptrace gives both back"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
 impl Printer {
+    /// What stays open, and what was given back.
+    fn tell_plan(&mut self) {
+        for note in std::mem::take(&mut self.plan_notes) {
+            self.text.note(&format!("egress: note: {note}"));
+        }
+        if !self.open.is_empty() {
+            self.text.note(&format!(
+                "egress: note: open on this kernel: {}; `egress doctor` says more",
+                self.open.join(", ")
+            ));
+        }
+    }
+
     fn attempt(&mut self, record: &Record) {
         self.text.attempt(record, Instant::now());
         if let Some(json) = &mut self.json {
@@ -247,6 +294,7 @@ impl Observer for Printer {
             scope.attachment().health().len(),
             identity.label(),
         ));
+        self.tell_plan();
         for notice in &self.policy.notices {
             self.text.note(&format!("egress: note: {notice}"));
         }
@@ -269,33 +317,28 @@ impl Observer for Printer {
                 scope: scope.cgroup().id(),
                 cgroup_path: &path,
                 command: &self.command,
+                lifted: &self.lifted,
+                open: &self.open,
             };
             json.start(&start, wall_clock());
         }
     }
 
-    fn planned(&mut self, plan: &Plan) {
-        let mut lifted = Vec::new();
-        for (restriction, state) in plan.states() {
-            match state {
-                State::On(_) | State::NotNeeded(_) => {}
-                State::Lifted(By::Option) => lifted.push(restriction.name().to_owned()),
-                State::Lifted(By::Policy) => lifted.push(format!("{} (policy)", restriction.name())),
-                State::NotPossible(why) => {
-                    let name = restriction.name();
-                    self.text.note(&format!("egress: note: not taken away: {name}: {why}"));
-                }
+    fn planned(&mut self, capabilities: &Capabilities, plan: &Plan) -> Result<(), Vec<OpenPath>> {
+        if !self.compiled.audit {
+            let open = paths::open(capabilities, &self.policy);
+            if self.policy.require == Require::Full && !open.is_empty() {
+                return Err(open);
             }
+            self.open = open.iter().map(|open| open.path.id).collect();
         }
-        if !lifted.is_empty() {
-            self.text.note(&format!("egress: note: given back to the command: {}", lifted.join(", ")));
-        }
-        if plan.refuses_mounts() {
-            self.text.note(
-                "egress: note: on this kernel only a Landlock domain about files keeps ptrace within, and in it nobody \
-                 can mount; --permit ptrace gives both back",
-            );
-        }
+        self.plan_notes = plan_notes(plan);
+        self.lifted = plan
+            .states()
+            .filter(|(_, state)| matches!(state, State::Lifted(_)))
+            .map(|(restriction, _)| restriction.name())
+            .collect();
+        Ok(())
     }
 
     fn names(&mut self, outcomes: &[Outcome]) {

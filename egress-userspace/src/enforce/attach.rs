@@ -118,6 +118,12 @@ impl Attachment {
         self.inspect().into_iter().map(|(health, _)| health).collect()
     }
 
+    /// The programs whose pin is gone: their links end with this process.
+    pub fn unpinned(&self) -> Vec<KernelProgram> {
+        let programs = self.links.iter().map(|(program, _)| *program);
+        programs.filter(|program| !self.directory.join(program.name()).exists()).collect()
+    }
+
     fn inspect(&self) -> Vec<(LinkHealth, String)> {
         let inspect = |(program, link): &(KernelProgram, OwnedFd)| {
             let (cgroup, healthy, found) = match sys::cgroup_link(link.as_fd()) {

@@ -106,6 +106,10 @@ pub struct Start<'a> {
     pub cgroup_path: &'a str,
     /// The command with its arguments.
     pub command: &'a [String],
+    /// What was given back to it by name.
+    pub lifted: &'a [&'static str],
+    /// The paths that stay open, by their names in the table of paths.
+    pub open: &'a [&'static str],
 }
 
 #[derive(Serialize)]
@@ -121,6 +125,8 @@ struct StartLine<'a> {
     scope: u64,
     cgroup_path: &'a str,
     command: &'a [String],
+    lifted: &'a [&'static str],
+    open: &'a [&'static str],
 }
 
 #[derive(Serialize)]
@@ -258,6 +264,8 @@ pub fn start_line(start: &Start<'_>, time: u64) -> Vec<u8> {
         scope: start.scope,
         cgroup_path: start.cgroup_path,
         command: start.command,
+        lifted: start.lifted,
+        open: start.open,
     })
 }
 

@@ -254,7 +254,11 @@ fn rule_in_brackets(rule: Option<&RuleRef>) -> String {
 
 /// The reason in words, with what answers told of the address.
 fn known_and_sentence(record: &Record) -> String {
-    let sentence = if record.is_escaped() { OUT } else { sentence(record.reason) };
+    let sentence = match record.reason {
+        Reason::Cgroup if record.is_escaped() => "the process is not bounded any more; root outside did this",
+        _ if record.is_escaped() => "this does not hold any more; root outside did this",
+        reason => sentence(reason),
+    };
     let Some(to) = &record.destination else { return sentence.to_owned() };
     let mut names: Vec<String> = to.names.iter().take(SHOWN_ADDRESSES).map(|name| host_name(name)).collect();
     if let (true, Some(name)) = (names.is_empty(), &to.name) {
@@ -276,9 +280,6 @@ fn known_and_sentence(record: &Record) -> String {
         _ => sentence.to_owned(),
     }
 }
-
-/// Said of what did get out.
-const OUT: &str = "nothing bounds it any more; only root outside the scope can do this";
 
 /// Verdict, destination and process, to tell of repetitions.
 fn subject(record: &Record) -> String {

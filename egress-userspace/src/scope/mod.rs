@@ -9,6 +9,7 @@ pub mod identity;
 pub mod keeper;
 pub mod launch;
 pub mod limits;
+pub mod lookout;
 mod questions;
 mod ring;
 pub mod run;

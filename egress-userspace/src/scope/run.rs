@@ -27,6 +27,7 @@ use super::{
     keeper::Keeper,
     launch::{Launch, LaunchError, Launched},
     limits::ResourceLimits,
+    lookout::{self, Lookout},
     questions::{KernelAskers, Questions},
     ring::Ring,
     signals::{Arrived, Signals},
@@ -41,6 +42,7 @@ use crate::{
         told::Told,
     },
     enforce::{self, EnforceError, Limits, TableError},
+    paths::{Capabilities, OpenPath},
     policy::Restriction,
 };
 
@@ -49,6 +51,9 @@ const RESOLVE_BOUND: Duration = Duration::from_secs(3);
 
 /// Events taken at a time.
 const DRAIN_BOUND: usize = 4_096;
+
+/// How often it is looked whether the scope still holds.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Longest time that an observer may hold back what it has to say.
 const TICK: Duration = Duration::from_millis(90);
@@ -63,6 +68,8 @@ pub struct Options {
     pub command: Vec<OsString>,
     /// Sizes of the kernel's tables.
     pub limits: Limits,
+    /// Kill what runs in the scope once root outside has moved a process out of it, or detached its programs.
+    pub kill_on_escape: bool,
     /// What `--permit` gives back to the command.
     pub permits: BTreeSet<Restriction>,
     /// What the policy's `permit:` gives back.
@@ -86,6 +93,12 @@ pub enum RunError {
     /// The command.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// The policy requires that no path stays open, and some do.
+    #[error(
+        "the policy requires that no path stays open (`require: full`), and {} cannot be closed here: {}; `egress doctor` says more",
+        .0.len(), list(.0)
+    )]
+    OpenPaths(Vec<OpenPath>),
     /// A signal came before the command was started.
     #[error("ended by {0} before the command was started")]
     Interrupted(Signal),
@@ -109,6 +122,11 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn list(open: &[OpenPath]) -> String {
+    let one = |open: &OpenPath| format!("{} ({})", open.path.id, open.why);
+    open.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 impl RunError {
@@ -135,8 +153,11 @@ pub trait Observer {
     fn cleaned_up(&mut self, runs: &[String]);
     /// The scope is closed and proven; the policy is about to be put into force for this user.
     fn enforcing(&mut self, scope: &EnforcedScope, identity: &Identity);
-    /// What is about to be taken away from the command, and what is not.
-    fn planned(&mut self, plan: &Plan);
+    /// What there is to close paths with, and what is taken away from the command. Comes before everything else of the run.
+    ///
+    /// # Errors
+    /// The paths that stay open, if that is not to be: the command is not started.
+    fn planned(&mut self, capabilities: &Capabilities, plan: &Plan) -> Result<(), Vec<OpenPath>>;
     /// Names were resolved, or not.
     fn names(&mut self, outcomes: &[Outcome]);
     /// An event, as the kernel wrote it, and the names of addresses.
@@ -167,12 +188,14 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     let places = Places::find()?;
     observer.cleaned_up(&clean_up(&places));
     let mut scope = EnforcedScope::close(&places, &run_name(), &options.limits)?;
+    let plan = plan(options, &identity).map_err(RunError::io("try out what this kernel can take away"))?;
+    let capabilities = Capabilities::default().with_links(&scope.attachment().health()).with_plan(&plan);
+    observer.planned(&capabilities, &plan).map_err(RunError::OpenPaths)?;
     let keeper = Keeper::start(scope.cgroup()).map_err(RunError::io("start the keeper"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::io("start the runtime"))?;
-    let plan = plan(options, &identity).map_err(RunError::io("try out what this kernel can take away"))?;
     let mask = signals.mask_before();
     let launch = Launch { command: options.command.clone(), identity, mask, limits, plan };
     let result = runtime.block_on(supervise(options, &launch, signals, &mut scope, observer));
@@ -221,7 +244,6 @@ async fn supervise(
     scope.open(&options.settings.compiled, questions.port())?;
     questions.begin(&scope.engine, &mut service)?;
     observer.enforcing(scope, &launch.identity);
-    observer.planned(&launch.plan);
 
     let mut table = KernelPermits(scope.engine.permits()?);
     let mut askers = KernelAskers(scope.engine.askers()?);
@@ -239,6 +261,9 @@ async fn supervise(
     let Launched { mut child, listener } = launch.start(&scope.cgroup().procs()?)?;
     let mut watch = Watch::new(listener, &launch.plan, scope.cgroup().id())
         .map_err(lost(&child, "watch its system calls"))?;
+    let mut guard = Guard { lookout: Lookout::default(), kill: options.kill_on_escape };
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let status = loop {
         let (fresh, tick_at) = (events.fresh, events.tick_at);
         tokio::select! {
@@ -266,6 +291,11 @@ async fn supervise(
                 tell(happened.map_err(lost(&child, "read arriving questions"))?, observer);
                 events.expect();
             }
+            _ = looks.tick() => {
+                if guard.look(scope, observer) {
+                    events.expect();
+                }
+            }
             () = tokio::time::sleep_until(tick_at), if fresh => {
                 let next = observer.tick();
                 events.fresh = next.is_some();
@@ -273,11 +303,32 @@ async fn supervise(
             }
         }
     };
+    guard.look(scope, observer);
     while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
     questions.end(&scope.engine);
     tell(service.leave(&mut table, &mut askers), observer);
     observer.ended(scope, &scope.cgroup().processes());
     Ok(status)
+}
+
+/// Looks whether the scope still holds.
+struct Guard {
+    lookout: Lookout,
+    kill: bool,
+}
+
+impl Guard {
+    /// Tells what is lost, and ends the scope if that is wanted; whether there was anything.
+    fn look(&mut self, scope: &EnforcedScope, observer: &mut impl Observer) -> bool {
+        let losses = self.lookout.look(scope);
+        for loss in &losses {
+            observer.escape(&loss.as_escape(scope.cgroup().id()));
+        }
+        if self.kill && !losses.is_empty() {
+            lookout::end(scope.cgroup(), &losses);
+        }
+        !losses.is_empty()
+    }
 }
 
 fn tell(happened: Vec<Happened>, observer: &mut impl Observer) {

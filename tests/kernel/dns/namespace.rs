@@ -1,14 +1,21 @@
 //! Clients in a network namespace of their own: a listener comes to them, or nothing answers; nothing gets out.
 
+use egress_tests::{Names, run::Run};
+
 use super::{POLICY, enforced, names};
 
 const ASK: [&str; 3] = ["socket inet dgram", "askto 203.0.113.53:53 api.listed.example A", "hear"];
+
+/// A run whose command may make namespaces, as root too.
+fn apart(names: &Names) -> Run<'_> {
+    names.run(POLICY).option(&["--permit", "userns"])
+}
 
 #[test]
 fn a_namespace_of_its_own_gets_a_listener() {
     let names = names();
     for user in ["root", "nobody"] {
-        let run = names.run(POLICY).option(&["--user", user]);
+        let run = apart(&names).option(&["--user", user]);
         let refused = ["askto 203.0.113.53:53 secret.refused.example A", "hear"];
         let steps = [&["namespace", "lo"], &ASK[..], &refused].concat();
         let (ended, seen) = enforced(&names, &run, &steps);
@@ -26,7 +33,7 @@ fn a_namespace_of_its_own_gets_a_listener() {
 #[test]
 fn it_answers_over_ipv6_and_tcp_too() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = apart(&names);
     let steps = [
         "namespace",
         "lo",
@@ -57,7 +64,7 @@ fn it_answers_over_ipv6_and_tcp_too() {
 #[test]
 fn a_first_question_over_tcp_is_answered() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = apart(&names);
     let steps = [
         "namespace",
         "lo",
@@ -75,7 +82,7 @@ fn a_first_question_over_tcp_is_answered() {
 #[test]
 fn without_loopback_it_fails_at_once_and_is_told() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = apart(&names);
     let steps = [
         "namespace",
         "socket inet dgram",
@@ -100,7 +107,7 @@ fn without_loopback_it_fails_at_once_and_is_told() {
 #[test]
 fn many_sockets_elsewhere_do_not_keep_listeners_away() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = apart(&names);
     let program = run.program();
     let sockets = "'socket inet dgram' ".repeat(1_000);
     let ask = ASK.map(|step| format!("'{step}'")).join(" ");
@@ -115,7 +122,7 @@ fn many_sockets_elsewhere_do_not_keep_listeners_away() {
 #[test]
 fn two_namespaces_at_a_time_are_told_apart() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = apart(&names);
     let program = run.program();
     // The shell's other child asks from the first namespace meanwhile.
     let script = format!(

@@ -208,8 +208,10 @@ fn the_start_is_one_line() {
         scope: 4711,
         cgroup_path: "/egress/run-1",
         command: &["sh".to_owned(), "-c".to_owned(), "echo \u{202e}\u{1f980}\u{9b}\u{7f}\x1b\"\n".to_owned()],
+        lifted: &["userns"],
+        open: &["unix-path"],
     };
-    assert_snapshot!(valid(start_line(&start, OFFSET)), @r#"{"v":1,"type":"start","time":"2026-11-22T12:34:56.789000000Z","egress":"0.1.0","policy":"doc-summarizer","files":["policies/p.yaml"],"digest":null,"mode":"enforce","scope":4711,"cgroup_path":"/egress/run-1","command":["sh","-c","echo \u202e\ud83e\udd80\u009b\u007f\u001b\"\n"]}"#);
+    assert_snapshot!(valid(start_line(&start, OFFSET)), @r#"{"v":1,"type":"start","time":"2026-11-22T12:34:56.789000000Z","egress":"0.1.0","policy":"doc-summarizer","files":["policies/p.yaml"],"digest":null,"mode":"enforce","scope":4711,"cgroup_path":"/egress/run-1","command":["sh","-c","echo \u202e\ud83e\udd80\u009b\u007f\u001b\"\n"],"lifted":["userns"],"open":["unix-path"]}"#);
     let text = valid(start_line(&Start { audit: true, policy: None, digest: Some("x"), ..start }, OFFSET));
     assert!(text.contains(r#""mode":"audit""#));
     let value: Value = serde_json::from_str(&text).unwrap();

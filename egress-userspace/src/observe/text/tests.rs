@@ -59,7 +59,7 @@ fn what_is_no_destination_is_named() {
     assert_snapshot!(line(&of_escape(&unix), PLAIN, 0), @"12:34:56.789 DENY unix /run/docker.sock python3[4242] unix: it is a unix socket of a process outside, which no `unix` rule opens; to allow: - unix: /run/docker.sock");
     let family =
         egress_common::Escape { number: 17, ..escape(Hook::Launch, Reason::Family, "socket AF_PACKET") };
-    assert_snapshot!(line(&of_escape(&family), PLAIN, 0), @"12:34:56.789 DENY socket of family packet python3[4242] family: sockets of this family lead out past IP");
+    assert_snapshot!(line(&of_escape(&family), PLAIN, 0), @"12:34:56.789 DENY socket AF_PACKET python3[4242] family: sockets of this family lead out past IP");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn an_escape_is_a_class_of_its_own() {
         ..escape(Hook::Launch, Reason::Cgroup, "moved to /other")
     };
     let coloured = line(&of_escape(&out), Style { colours: true, allowed: false }, 0).replace('\x1b', "^");
-    assert_snapshot!(coloured, @"12:34:56.789 ^[1;31mESCAPED^[0m moved to /other python3[4242] cgroup: nothing bounds it any more; only root outside the scope can do this");
+    assert_snapshot!(coloured, @"12:34:56.789 ^[1;31mESCAPED^[0m moved to /other python3[4242] cgroup: the process is not bounded any more; root outside did this");
 }
 
 #[test]
