@@ -23,6 +23,7 @@ mod sendmsg;
 mod setsockopt;
 mod socket;
 mod sysctl;
+mod unix;
 
 /// The kernel offers most helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

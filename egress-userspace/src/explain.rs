@@ -14,7 +14,7 @@ use egress_common::{Address, Decision, Flow, Peer, Reason, Transport, Verdict};
 
 use crate::{
     compile::{Compiled, RuleInfo, memory::MemoryTables},
-    dns::told::DnsReason,
+    dns::{special::refusal_of_rule, told::DnsReason},
     policy::{Inbound, Loopback, Policy},
 };
 
@@ -205,8 +205,8 @@ fn decide_address(
     let decision = MemoryTables::new(compiled).decide(&flow);
     notes.extend(local::note(compiled, judged.to_ip(), decision.reason));
     let by_name = matches!(decision.reason, Reason::NoRule | Reason::Loopback);
-    if by_name && opened_by_names(compiled, destination).next().is_some() {
-        let names: Vec<&str> = opened_by_names(compiled, destination).take(5).collect();
+    let names: Vec<&str> = opened_by_names(compiled, destination, judged.to_ip()).take(5).collect();
+    if by_name && !names.is_empty() {
         notes.push(format!(
             "the address is open on this port while a listed name resolves to it: {}",
             names.join(", ")
@@ -215,14 +215,19 @@ fn decide_address(
     decision
 }
 
-/// Names and wildcards that are open on the destination's port.
-fn opened_by_names<'c>(compiled: &'c Compiled, destination: &Destination) -> impl Iterator<Item = &'c str> {
+/// Names and wildcards that are open on the destination's port and may resolve to its address.
+fn opened_by_names<'c>(
+    compiled: &'c Compiled,
+    destination: &Destination,
+    address: IpAddr,
+) -> impl Iterator<Item = &'c str> {
     let (port, transport) = (destination.port, destination.transport);
     compiled
         .hosts
         .iter()
         .filter(move |host| {
-            host.transports.contains(&transport) && host.ports.iter().any(|range| range.contains(port))
+            let opens = host.ports.iter().any(|range| range.contains(port));
+            opens && host.transports.contains(&transport) && refusal_of_rule(host, address).is_none()
         })
         .map(|host| host.host.as_str())
 }
@@ -252,7 +257,9 @@ pub const fn reason_text(reason: Reason) -> &'static str {
         Reason::NotPlain => {
             "the packet has options, extension headers, is a fragment, or leaves for this host through another device"
         }
-        Reason::SocketType => "no rule can open this kind of socket",
+        Reason::SocketType => {
+            "only TCP and UDP sockets can be made, and for ping where a rule says `protocol: icmp`"
+        }
         Reason::Rule => "a rule covers it",
         Reason::Permit => "its name is allowed",
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",

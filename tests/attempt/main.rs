@@ -5,6 +5,7 @@
 mod ask;
 mod call;
 mod own;
+mod race;
 mod ring;
 mod socket;
 mod steps;

@@ -54,6 +54,24 @@ impl Name {
         Self { storage, length: small(length) }
     }
 
+    /// Of a unix socket: a path, or `@` and an abstract name.
+    pub(crate) fn of_unix(text: &str) -> Option<Self> {
+        let (name, end) = match text.strip_prefix('@') {
+            Some(name) => ([&[0], name.as_bytes()].concat(), 0),
+            None => (text.as_bytes().to_vec(), 1),
+        };
+        // SAFETY: all zero is a valid socket address storage.
+        let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
+        storage.ss_family = family(libc::AF_UNIX);
+        // SAFETY: the storage is larger than, and aligned for, every kind of address.
+        let place = unsafe { &mut (*(&raw mut storage).cast::<libc::sockaddr_un>()).sun_path };
+        for (to, from) in place.get_mut(..name.len())?.iter_mut().zip(&name) {
+            *to = std::ffi::c_char::from_ne_bytes([*from]);
+        }
+        let length = size_of::<libc::sa_family_t>() + (name.len() + end).min(place.len());
+        Some(Self { storage, length: small(length) })
+    }
+
     /// Of family AF_UNSPEC, otherwise like `address`.
     pub(crate) fn unspecified(address: Option<SocketAddr>) -> Self {
         let mut name = address.map_or_else(|| Self::of(([0, 0, 0, 0], 0).into()), Self::of);
@@ -109,6 +127,7 @@ impl Socket {
         let family = match family {
             "inet" => libc::AF_INET,
             "inet6" => libc::AF_INET6,
+            "unix" => libc::AF_UNIX,
             _ => return None,
         };
         let kind = match kind {
@@ -297,6 +316,24 @@ impl Socket {
         });
         sent(received)?;
         self.send_to(&from, &buffer[..received.unsigned_abs()], 0)
+    }
+
+    /// Takes the descriptors that are given over the socket.
+    pub(crate) fn take(&self) -> Result<Vec<Self>, i32> {
+        use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+        let mut bytes = [0_u8; 64];
+        let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+        let mut control = nix::cmsg_space!([RawFd; 4]);
+        let message = recvmsg::<()>(self.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+            .map_err(|errno| errno as i32)?;
+        let mut taken = Vec::new();
+        for part in message.cmsgs().map_err(|errno| errno as i32)? {
+            if let ControlMessageOwned::ScmRights(descriptors) = part {
+                // SAFETY: the kernel just gave the descriptors to us.
+                taken.extend(descriptors.into_iter().map(|fd| Self(unsafe { OwnedFd::from_raw_fd(fd) })));
+            }
+        }
+        if taken.is_empty() { Err(libc::ENOMSG) } else { Ok(taken) }
     }
 
     pub(crate) fn receive(&self) -> Done {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use crate::{
-    ask, call, own, ring,
+    ask, call, own, race, ring,
     socket::{Name, Socket},
 };
 
@@ -11,6 +11,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct State {
     socket: Option<Socket>,
+    kept: Vec<Socket>,
     questions: u16,
 }
 
@@ -38,6 +39,19 @@ impl State {
             }
             ("exists", [path]) => Some(std::fs::metadata(path).map(drop).map_err(|error| errno(&error))),
             ("print", [path]) => Some(print(path)),
+            ("serve", []) => Some(self.socket.take().map(race::serve).ok_or(libc::EBADF)),
+            ("take", []) => Some(self.socket.as_ref()?.take().map(|taken| self.kept.extend(taken))),
+            ("keep", []) => Some(self.socket.take().map(|socket| self.kept.push(socket)).ok_or(libc::EBADF)),
+            ("chdir", [directory]) => {
+                Some(std::env::set_current_dir(directory).map_err(|error| errno(&error)))
+            }
+            ("chroot", [directory]) => {
+                Some(std::os::unix::fs::chroot(directory).map_err(|error| errno(&error)))
+            }
+            ("race", [link, own, outside, count]) => {
+                Some(race::race(link, own, outside, count.parse().ok()?))
+            }
+            ("time", [what, to, count]) => Some(race::time(what, &name(to)?, count.parse().ok()?)),
             ("fds", []) => Some(descriptors()),
             ("batch", []) => Some(batch()),
             ("call", words) => Some(call::call(words)?.map(drop)),
@@ -186,6 +200,9 @@ fn errno(error: &std::io::Error) -> i32 {
 }
 
 fn name(text: &str) -> Option<Name> {
+    if let Some(unix) = text.strip_prefix("unix:") {
+        return Name::of_unix(unix);
+    }
     text.parse::<SocketAddr>().ok().map(Name::of)
 }
 

@@ -77,8 +77,8 @@ fn it_leaves_nothing_behind() {
     }
 }
 
-/// A hook that is not attached is seen to have no effect. Mutation seen to fail here: EPERM of the kernel's own taken
-/// for ours.
+/// A hook that is not attached is seen to have no effect. Mutation seen to fail here: what was let through taken for
+/// refused.
 #[test]
 fn an_attempt_that_no_hook_refuses_is_let_through() {
     let places = Places::find().expect("places");

@@ -45,10 +45,10 @@ fn come(scope: Option<&mut Scope>, lab: &Lab, inside: &[&str], from: &Namespace,
     if let Some(scope) = &scope {
         scope.place(&mut command).expect("inside");
     }
-    let scope = scope.map(|scope| {
+    let mut scope = scope;
+    if let Some(scope) = &mut scope {
         scope.events();
-        scope
-    });
+    }
     let child: Child = command.spawn().expect("start");
     sleep(Duration::from_millis(150));
     let outside =

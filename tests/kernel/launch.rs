@@ -2,6 +2,7 @@
 //! honest programs do not notice.
 
 use std::{
+    collections::BTreeSet,
     os::{
         fd::OwnedFd,
         unix::{net::UnixDatagram, net::UnixListener, net::UnixStream, process::CommandExt as _},
@@ -210,11 +211,37 @@ fn judge(rows: &[Row], user: &str) -> Vec<String> {
     complaints
 }
 
+/// As [`judge`] for rows of one step each, which do not hinder each other: all in one run that refuses them, and one run for each
+/// restriction that lifts it.
+fn judge_together(rows: &[Row], user: &str) {
+    let lab = lab();
+    let perform = |rows: &[&Row], options: &[&str]| {
+        let steps: Vec<_> = rows.iter().map(|row| format!("?{}", row.steps[0])).collect();
+        let run = Run::new(&lab).option(&["--user", user]).option(options);
+        let ended = run.attempt(&steps.iter().map(String::as_str).collect::<Vec<_>>());
+        let errnos = ended.stdout.lines().filter_map(|line| line.split(' ').nth(1)?.parse().ok());
+        (errnos.collect::<Vec<i32>>(), told(&ended), ended.stderr)
+    };
+    let all: Vec<_> = rows.iter().collect();
+    let (errnos, told, stderr) = perform(&all, &[]);
+    assert_eq!(errnos, rows.iter().map(|row| row.refused).collect::<Vec<_>>(), "{stderr}");
+    let expected: Vec<_> = rows.iter().filter_map(|row| row.told).collect();
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((reason, words), (expected_reason, beginning)) in told.iter().zip(expected) {
+        assert!(reason == expected_reason && words.starts_with(beginning), "{words} is not {beginning}");
+    }
+    for restriction in rows.iter().map(|row| row.restriction).collect::<BTreeSet<_>>() {
+        let rows: Vec<_> = rows.iter().filter(|row| row.restriction == restriction).collect();
+        let (errnos, told, stderr) = perform(&rows, &["--permit", restriction]);
+        assert_eq!(errnos, rows.iter().map(|row| row.lifted).collect::<Vec<_>>(), "{restriction} {stderr}");
+        assert_eq!(told, [], "{restriction}");
+    }
+}
+
 /// Mutations seen to fail here: a row left out of the table; the whole register compared.
 #[test]
 fn each_call_is_refused_told_and_given_back_by_name() {
-    let complaints = judge(&rows_of_calls(), "nobody");
-    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    judge_together(&rows_of_calls(), "nobody");
 }
 
 /// Mutation seen to fail here: no Landlock domain.
@@ -279,6 +306,15 @@ fn permits_are_a_list_and_unknown_names_are_refused() {
     let ended = Run::new(&lab).option(&["--permit", "everything"]).attempt(&["exists /"]);
     assert_eq!((ended.code(), ended.stdout.as_str()), (2, ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("io_uring, userns"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_policy_gives_back_too_and_the_start_says_so() {
+    let lab = lab();
+    let policy = "version: 1\nname: p\npermit: [io_uring]\nallow: []\n";
+    let ended = Run::with_policy(&lab, policy).attempt(&[&call(libc::SYS_io_uring_setup, "8 0")]);
+    assert_eq!(last(&ended), libc::EFAULT, "{}", ended.stderr);
+    assert!(ended.stderr.contains("given back to the command: io_uring (policy)"), "{}", ended.stderr);
 }
 
 #[test]

@@ -122,8 +122,8 @@ fn the_scope_outlives_its_supervisor() {
     assert!(eventually(SOON, || left_by(id).is_empty()), "left behind: {:?}", left_by(id));
 }
 
-/// The calls that the supervisor would have answered fail at once: nobody waits for the dead. Mutation seen to fail here: the
-/// keeper started after the command, with the descriptor that the calls arrive at.
+/// The calls that the supervisor would have answered fail at once: nobody waits for the dead. Mutation seen to fail here: errnos
+/// given by the filter itself.
 #[test]
 fn denied_calls_fail_once_the_supervisor_is_dead() {
     let lab = lab();

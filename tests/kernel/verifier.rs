@@ -6,20 +6,11 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use aya::programs::Program;
-use egress::enforce::{COMPILER, Engine, KernelProgram, Limits};
+use egress::enforce::{COMPILER, Engine, KernelProgram, Limits, sys};
 
 fn instructions(engine: &Engine, program: KernelProgram) -> u32 {
-    let info = match engine.program(program).expect("a loaded program") {
-        Program::CgroupSkb(program) => program.info(),
-        Program::CgroupSock(program) => program.info(),
-        Program::CgroupSockAddr(program) => program.info(),
-        Program::CgroupSockopt(program) => program.info(),
-        Program::CgroupSysctl(program) => program.info(),
-        Program::CgroupDevice(program) => program.info(),
-        other => panic!("{other:?} is no cgroup program"),
-    };
-    info.expect("the kernel knows its program").verified_instruction_count().expect("a kernel from 5.16 on")
+    let loaded = engine.program_fd(program).expect("a loaded program");
+    sys::verified_instructions(loaded).expect("the kernel knows its program")
 }
 
 /// What the counts were taken with: compiler, and kernel without its patch release.

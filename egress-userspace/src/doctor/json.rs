@@ -35,7 +35,28 @@ impl Report {
                 "landlock_abi": self.landlock_abi,
                 "restrictions": self.capabilities.restrictions.iter().map(restriction).collect::<Vec<_>>(),
             },
-            "paths": self.paths.iter().map(path).collect::<Vec<_>>(),
+            "paths": self.paths.iter().map(|path| self.path(path)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn path(&self, (path, state): &(&'static Path, State)) -> Value {
+        let (word, why, closed_by) = match state {
+            State::Closed(guards) => ("closed", None, guards.iter().map(ToString::to_string).collect()),
+            State::ByPolicy(setting) => ("by-policy", Some((*setting).to_owned()), Vec::new()),
+            State::Open(why) => ("open", Some(why.clone()), Vec::new()),
+            State::Beyond => ("beyond", None, Vec::new()),
+        };
+        json!({
+            "id": path.id,
+            "class": path.class.name(),
+            "title": path.title,
+            "state": word,
+            "why": why,
+            "closed_by": closed_by,
+            "advice": matches!(state, State::Open(_)).then(|| path.advice(&self.capabilities)),
+            "severity": path.severity.name(),
+            "since": (!path.since.is_empty()).then_some(path.since),
+            "left": path.left,
         })
     }
 }
@@ -73,25 +94,4 @@ fn restriction((restriction, restricted): (&Restriction, &Restricted)) -> Value 
         Restricted::NotPossible(why) => ("not-possible", why.clone()),
     };
     json!({ "name": restriction.name(), "state": state, "text": text })
-}
-
-fn path((path, state): &(&'static Path, State)) -> Value {
-    let (word, why, closed_by) = match state {
-        State::Closed(guards) => ("closed", None, guards.iter().map(ToString::to_string).collect()),
-        State::ByPolicy(setting) => ("by-policy", Some((*setting).to_owned()), Vec::new()),
-        State::Open(why) => ("open", Some(why.clone()), Vec::new()),
-        State::Beyond => ("beyond", None, Vec::new()),
-    };
-    json!({
-        "id": path.id,
-        "class": path.class.name(),
-        "title": path.title,
-        "state": word,
-        "why": why,
-        "closed_by": closed_by,
-        "advice": matches!(state, State::Open(_)).then(|| path.advice()),
-        "severity": path.severity.name(),
-        "since": (!path.since.is_empty()).then_some(path.since),
-        "left": path.left,
-    })
 }

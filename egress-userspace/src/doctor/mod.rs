@@ -215,3 +215,6 @@ fn landlock_abi() -> u32 {
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
     u32::try_from(version).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

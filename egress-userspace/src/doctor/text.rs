@@ -92,7 +92,7 @@ impl Report {
         for (path, why) in open {
             let _ = writeln!(text, "  {} {}: {}", paint("OPEN", RED, colours), path.id, path.title);
             let _ = writeln!(text, "       why: {} ({})", plain_text(why), path.severity.name());
-            let _ = writeln!(text, "       do:  {}", path.advice());
+            let _ = writeln!(text, "       do:  {}", path.advice(&self.capabilities));
             if !path.left.is_empty() {
                 let _ = writeln!(text, "       note: {}", path.left);
             }

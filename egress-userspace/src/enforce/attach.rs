@@ -35,7 +35,7 @@ impl Engine {
     /// # Errors
     /// [`EnforceError`]; whatever was attached or pinned by this call is taken back.
     pub fn attach(
-        &mut self,
+        &self,
         programs: &[KernelProgram],
         cgroup: BorrowedFd<'_>,
         id: u64,
@@ -47,7 +47,8 @@ impl Engine {
             let link = self.attach_one(*program, cgroup, path)?;
             attachment.add(*program, link)
         };
-        match programs.iter().try_for_each(attach).and_then(|()| attachment.verify()) {
+        let there = |program: &&KernelProgram| program.required() || self.has(**program);
+        match programs.iter().filter(there).try_for_each(attach).and_then(|()| attachment.verify()) {
             Ok(()) => Ok(attachment),
             Err(error) => {
                 attachment.detach();
@@ -57,7 +58,7 @@ impl Engine {
     }
 
     fn attach_one(
-        &mut self,
+        &self,
         program: KernelProgram,
         cgroup: BorrowedFd<'_>,
         path: &Path,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
 };
 
@@ -16,7 +16,7 @@ use nix::{
     unistd::chroot,
 };
 
-use super::{EnforceError, KernelProgram, object::OBJECT, sys};
+use super::{EnforceError, KernelProgram, object::OBJECT, raw, sys};
 
 /// Sizes of the tables.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,8 @@ struct Offers {
 pub struct Engine {
     pub(super) ebpf: Ebpf,
     pub(super) cpus: usize,
+    /// The programs that the library cannot load.
+    raw: Vec<(KernelProgram, OwnedFd)>,
     /// Whether `bpf_set_retval` gives refused socket kinds an errno of their own.
     pub typed_errno: bool,
 }
@@ -98,12 +100,14 @@ impl Engine {
             .map_max_entries("EVENTS", limits.ring)
             .load(OBJECT)
             .map_err(load_error)?;
-        for &program in programs {
+        for &program in programs.iter().filter(|program| !program.is_raw()) {
             load_program(&mut ebpf, program)?;
         }
+        let raw: Vec<_> = programs.iter().copied().filter(|program| program.is_raw()).collect();
+        let raw = if raw.is_empty() { Vec::new() } else { raw::load(&ebpf, &raw)? };
         tracing::debug!(programs = programs.len(), typed_errno, "loaded the kernel side");
         let cpus = sys::possible_cpus().map_err(|error| EnforceError::other("count CPUs", error))?;
-        Ok(Self { ebpf, cpus, typed_errno })
+        Ok(Self { ebpf, cpus, raw, typed_errno })
     }
 
     /// The events. Can be taken once.
@@ -127,12 +131,24 @@ impl Engine {
         RingBuf::try_from(map).map_err(|error| EnforceError::other(operation, error))
     }
 
-    /// A loaded program, for measurements.
+    /// Whether the program is loaded. One that is not [`KernelProgram::required`] may be missing from this kernel.
+    pub fn has(&self, program: KernelProgram) -> bool {
+        self.program_fd(program).is_ok()
+    }
+
+    /// A program loaded by the library, for measurements.
     pub fn program(&self, program: KernelProgram) -> Option<&Program> {
         self.ebpf.program(program.name())
     }
 
-    pub(super) fn program_fd(&self, program: KernelProgram) -> Result<BorrowedFd<'_>, EnforceError> {
+    /// A loaded program.
+    ///
+    /// # Errors
+    /// If it is not loaded.
+    pub fn program_fd(&self, program: KernelProgram) -> Result<BorrowedFd<'_>, EnforceError> {
+        if let Some((_, loaded)) = self.raw.iter().find(|(raw, _)| *raw == program) {
+            return Ok(loaded.as_fd());
+        }
         let loaded = self.program(program);
         let missing = || EnforceError::other("find a loaded program", program.name());
         loaded.and_then(|program| program.fd().ok()).map(AsFd::as_fd).ok_or_else(missing)
@@ -146,7 +162,8 @@ impl Engine {
                 | Map::LruHashMap(data)
                 | Map::LpmTrie(data)
                 | Map::CgroupStorage(data)
-                | Map::PerCpuCgroupStorage(data),
+                | Map::PerCpuCgroupStorage(data)
+                | Map::SkStorage(data),
             ) => Ok(data.fd().as_fd()),
             _ => Err(EnforceError::other("find a map", name)),
         }
@@ -191,7 +208,7 @@ fn load_program(ebpf: &mut Ebpf, program: KernelProgram) -> Result<(), EnforceEr
     })
 }
 
-fn verifier_error(program: KernelProgram, reason: io::Error, log: &str) -> EnforceError {
+pub(super) fn verifier_error(program: KernelProgram, reason: io::Error, log: &str) -> EnforceError {
     match reason.raw_os_error() {
         Some(libc::EPERM) if log.is_empty() => EnforceError::NotPermitted,
         // An attach type that the kernel does not know is refused before the verifier has said a word.

@@ -8,6 +8,7 @@ mod error;
 pub mod kernel_log;
 mod object;
 mod program;
+mod raw;
 mod selftest;
 pub mod sys;
 mod tables;

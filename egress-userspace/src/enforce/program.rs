@@ -33,11 +33,17 @@ pub enum KernelProgram {
     Sysctl,
     /// Devices that carry packets or memory.
     Device,
+    /// Connects of unix sockets (6.7).
+    ConnectUnix,
+    /// Datagrams with an address, unix sockets (6.7).
+    SendmsgUnix,
+    /// Tells the broker whether a unix socket was made in the scope (6.7).
+    GetsocknameUnix,
 }
 
 impl KernelProgram {
     /// All of them, the boundary first: what is attached first covers the time until the rest is.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Packet,
         Self::Ingress,
         Self::Create,
@@ -52,6 +58,9 @@ impl KernelProgram {
         Self::Setsockopt,
         Self::Sysctl,
         Self::Device,
+        Self::ConnectUnix,
+        Self::SendmsgUnix,
+        Self::GetsocknameUnix,
     ];
 
     /// Name of the program in the object, in the kernel and of its pin.
@@ -71,6 +80,9 @@ impl KernelProgram {
             Self::Setsockopt => "setsockopt",
             Self::Sysctl => "sysctl",
             Self::Device => "device",
+            Self::ConnectUnix => "connect_unix",
+            Self::SendmsgUnix => "sendmsg_unix",
+            Self::GetsocknameUnix => "getsockname_unix",
         }
     }
 
@@ -91,6 +103,9 @@ impl KernelProgram {
             Self::Setsockopt => bpf_attach_type::BPF_CGROUP_SETSOCKOPT,
             Self::Sysctl => bpf_attach_type::BPF_CGROUP_SYSCTL,
             Self::Device => bpf_attach_type::BPF_CGROUP_DEVICE,
+            Self::ConnectUnix => bpf_attach_type::BPF_CGROUP_UNIX_CONNECT,
+            Self::SendmsgUnix => bpf_attach_type::BPF_CGROUP_UNIX_SENDMSG,
+            Self::GetsocknameUnix => bpf_attach_type::BPF_CGROUP_UNIX_GETSOCKNAME,
         };
         attach_type as u32
     }
@@ -112,6 +127,20 @@ impl KernelProgram {
             Self::Setsockopt => "cgroup/setsockopt",
             Self::Sysctl => "cgroup/sysctl",
             Self::Device => "cgroup/dev",
+            Self::ConnectUnix => "cgroup/connect_unix",
+            Self::SendmsgUnix => "cgroup/sendmsg_unix",
+            Self::GetsocknameUnix => "cgroup/getsockname_unix",
         }
+    }
+
+    /// Whether a kernel without it is refused. What is not required closes paths that something else closes there, or that
+    /// are said to stay open.
+    pub const fn required(self) -> bool {
+        !self.is_raw()
+    }
+
+    /// Whether its attach type is none that the library knows, so that it is loaded without it.
+    pub(super) const fn is_raw(self) -> bool {
+        matches!(self, Self::ConnectUnix | Self::SendmsgUnix | Self::GetsocknameUnix)
     }
 }

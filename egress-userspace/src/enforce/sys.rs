@@ -7,7 +7,9 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{
+    bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_prog_info, bpf_prog_type,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Update flag: create or replace.
@@ -175,6 +177,52 @@ pub fn query_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<(u32
     let (flags, count) = unsafe { (attr.query.attach_flags, attr.query.__bindgen_anon_2.prog_cnt) };
     let count = usize::try_from(count).unwrap_or(0).min(ids.len());
     Ok((flags, ids[..count].to_vec()))
+}
+
+/// Loads a program of the kind that sees addresses of sockets. With a `log` of some length the verifier writes there.
+///
+/// # Errors
+/// `bpf(2)` `BPF_PROG_LOAD`: EINVAL where the kernel lacks the attach type.
+pub fn load_sock_addr(
+    name: &str,
+    attach_type: u32,
+    instructions: &[bpf_insn],
+    license: &std::ffi::CStr,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    // SAFETY: the part of the union that this command reads; all of it is zero so far.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
+    load.expected_attach_type = attach_type;
+    load.insn_cnt = u32::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    load.insns = instructions.as_ptr() as u64;
+    load.license = license.as_ptr() as u64;
+    if !log.is_empty() {
+        load.log_level = 1;
+        load.log_size = u32::try_from(log.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        load.log_buf = log.as_mut_ptr() as u64;
+    }
+    // The last byte stays zero.
+    for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = std::ffi::c_char::from_ne_bytes([from]);
+    }
+    owned(call(bpf_cmd::BPF_PROG_LOAD, &mut attr)?)
+}
+
+/// How many instructions the verifier walked for a program (5.16).
+///
+/// # Errors
+/// `bpf(2)` `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: plain data, zero is valid.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = fd(program);
+    attr.info.info_len = u32::try_from(size_of::<bpf_prog_info>()).unwrap_or(u32::MAX);
+    attr.info.info = &raw mut info as u64;
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.verified_insns)
 }
 
 /// Attaches a loaded program to a cgroup as a link, beside whatever else is there.

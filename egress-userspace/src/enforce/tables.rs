@@ -1,6 +1,9 @@
 //! Writes compiled policies, permits and scope states into the kernel's tables, and reads the counters.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use egress_common::{
     Asker, AskerKey, Counters, Listener, ListenerKey, Network, NetworkKey, Permit, PermitKey, PortKey,
@@ -100,6 +103,15 @@ impl Engine {
     pub fn reset_counters(&self, cgroup: u64) -> Result<(), EnforceError> {
         sys::map_update_per_cpu(self.map("COUNTERS")?, &cgroup, &Counters::ZERO, self.cpus)
             .map_err(|error| EnforceError::other("reset the scope's counters", error))
+    }
+
+    /// What the hooks keep on sockets, for a process that looks a socket up by its descriptor.
+    ///
+    /// # Errors
+    /// If the kernel side has no such map, or no descriptor is to be had.
+    pub fn tags(&self) -> Result<OwnedFd, EnforceError> {
+        let tags = self.map("TAGS")?.try_clone_to_owned();
+        tags.map_err(|error| EnforceError::other("duplicate a descriptor", error))
     }
 
     /// The clients of questions on their way.

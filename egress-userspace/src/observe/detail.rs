@@ -126,17 +126,6 @@ fn act(reason: Reason, number: u32, target: u32, text: &[u8]) -> String {
     words
 }
 
-/// The line of policy that would allow a unix socket; `None` for a name that a line could not hold as it is.
-pub fn unix_line(name: &[u8]) -> Option<String> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-+/@:".contains(byte);
-    let text = std::str::from_utf8(name).ok().filter(|_| name.iter().all(plain))?;
-    match name.first()? {
-        b'/' if !text.contains(':') => Some(format!("- unix: {text}")),
-        b'/' | b'@' => Some(format!("- unix: \"{text}\"")),
-        _ => None,
-    }
-}
-
 /// Spaces are let stand: the text is made by the kernel side or by the supervisor, from names that a process may have
 /// chosen.
 fn sentence_of(text: &[u8]) -> String {
@@ -231,21 +220,6 @@ mod tests {
             ["packet", "vsock", "xdp", "mctp", "46"]
         );
         assert_eq!([device(10, 200), device(10, 201), device(1, 1)], ["/dev/net/tun", "10:201", "/dev/mem"]);
-    }
-
-    #[test]
-    fn only_a_plain_name_becomes_a_line() {
-        for (name, line) in [
-            (&b"/run/docker.sock"[..], Some("- unix: /run/docker.sock")),
-            (b"/tmp/a:b", Some("- unix: \"/tmp/a:b\"")),
-            (b"@dbus", Some("- unix: \"@dbus\"")),
-            (b"/tmp/*", None),
-            (b"/tmp/a\nallow: x", None),
-            (b"relative", None),
-            (b"", None),
-        ] {
-            assert_eq!(unix_line(name).as_deref(), line);
-        }
     }
 
     #[test]

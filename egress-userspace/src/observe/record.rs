@@ -10,13 +10,10 @@ use zerocopy::FromBytes as _;
 use crate::{
     compile::Compiled,
     dns::{clock::wall_offset, names::NameBook, told::Told},
-    explain::remedy,
+    explain::{remedy, unix_line},
 };
 
-use super::{
-    detail::{Detail, unix_line},
-    question::Question,
-};
+use super::{detail::Detail, question::Question};
 
 const SOCK_STREAM: u8 = 1;
 const SOCK_DGRAM: u8 = 2;
@@ -248,7 +245,7 @@ pub fn escape_record(escape: &Escape, compiled: &Compiled, offset: u64) -> Resul
     let detail = Detail::of_escape(escape, reason);
     let remedy = match (&detail, verdict) {
         (_, Verdict::Allow) => None,
-        (Detail::Unix { name: Some(name) }, _) => unix_line(name),
+        (Detail::Unix { name: Some(name) }, _) => std::str::from_utf8(name).ok().and_then(unix_line),
         _ => None,
     };
     Ok(Record {

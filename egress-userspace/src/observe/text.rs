@@ -359,9 +359,11 @@ pub fn sentence(reason: Reason) -> &'static str {
         Reason::LinkLocal => "it is link-local, which only a `cidr` rule opens",
         Reason::Multicast => "it is multicast, which only a `cidr` rule opens",
         Reason::Broadcast => "it is broadcast or reserved, which only a `cidr` rule opens",
-        Reason::Transport => "only TCP and UDP can be allowed",
+        Reason::Transport => "only TCP, UDP and ping can be allowed",
         Reason::NotPlain => "IP options, extension headers, fragments or a chosen device hide where it goes",
-        Reason::SocketType => "only TCP and UDP sockets can be made",
+        Reason::SocketType => {
+            "only TCP and UDP sockets can be made, and for ping where a rule says `protocol: icmp`"
+        }
         Reason::Rule => "a rule covers it",
         Reason::Permit => "an allowed name opened it",
         Reason::Dns => "ports 53 and 853 are closed: names are asked through egress's own resolver",

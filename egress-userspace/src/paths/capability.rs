@@ -118,10 +118,10 @@ impl Capabilities {
     }
 
     /// Who gave back what would close it.
-    pub(super) fn given_back(&self, guard: Guard) -> Option<String> {
+    pub(super) fn given_back(&self, guard: Guard) -> Option<(Lifted, Restriction)> {
         let Guard::Launch(restriction) = guard else { return None };
         match self.restrictions.get(&restriction) {
-            Some(Restricted::Lifted(by)) => Some(by.of(restriction)),
+            Some(Restricted::Lifted(by)) => Some((*by, restriction)),
             _ => None,
         }
     }
@@ -162,6 +162,15 @@ impl LsmStatus {
 }
 
 impl Lifted {
+    /// What would take it away again.
+    pub fn undone(self, restriction: Restriction) -> String {
+        let name = restriction.name();
+        match self {
+            Self::Option => format!("run without `--permit {name}`"),
+            Self::Policy => format!("take `{name}` out of the policy's `permit:`"),
+        }
+    }
+
     /// In words.
     pub fn of(self, restriction: Restriction) -> String {
         let name = restriction.name();

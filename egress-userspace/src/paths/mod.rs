@@ -145,18 +145,20 @@ impl Path {
         // What was given back by name is the nearest to be had.
         let given_back = self.closed_by.iter().flat_map(|guards| guards.iter());
         let given_back = given_back.copied().find_map(|guard| capabilities.given_back(guard));
+        let given_back = given_back.map(|(by, restriction)| by.of(restriction));
         State::Open(given_back.or_else(|| missing(first)).unwrap_or_default())
     }
 }
 
 impl Path {
-    /// What would close it, in one line.
-    pub fn advice(&self) -> String {
-        let ways: Vec<String> = self.closed_by.iter().map(|guards| document::guards_text(guards)).collect();
-        match self.since {
-            "" => "nothing on this side closes it".to_owned(),
-            since => format!("any of these closes it (Linux {since} or later): {}", ways.join("; or ")),
+    /// What would close it here, in one line.
+    pub fn advice(&self, capabilities: &Capabilities) -> String {
+        let mut guards = self.closed_by.iter().flat_map(|guards| guards.iter());
+        if let Some((by, restriction)) = guards.find_map(|guard| capabilities.given_back(*guard)) {
+            return by.undone(restriction);
         }
+        let ways: Vec<String> = self.closed_by.iter().map(|guards| document::guards_text(guards)).collect();
+        format!("any of these closes it (Linux {} or later): {}", self.since, ways.join("; or "))
     }
 }
 

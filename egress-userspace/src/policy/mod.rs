@@ -7,6 +7,7 @@ mod dns;
 mod fault;
 mod file;
 mod include;
+mod launchers;
 mod model;
 pub mod net;
 mod ports;

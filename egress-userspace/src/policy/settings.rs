@@ -4,10 +4,9 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{
-    Action, Dns, Fault, Inbound, Loopback, Mode, Notice, OnEscape, Origin, Policy, Require, Restriction,
-    Rule, Target, Unix, Upstream, dns, ports,
+    Dns, Fault, Inbound, Loopback, Mode, Notice, OnEscape, Origin, Policy, Require, Restriction, Rule, Unix,
+    Upstream, dns, launchers, ports,
     reader::{Fields, Reader},
-    unix,
     yaml::{Node, Value, shorten},
 };
 
@@ -136,7 +135,7 @@ impl Settings {
 
     /// What is a way out by itself, though the policy says so.
     fn notices(&self, rules: &[Rule]) -> Vec<Notice> {
-        let mut notices: Vec<Notice> = rules.iter().filter_map(launcher_notice).collect();
+        let mut notices: Vec<Notice> = rules.iter().filter_map(launchers::notice).collect();
         if let (Unix::Any, origin) = &self.unix {
             let message =
                 "`unix: any` opens every local service, those included that start programs outside the scope";
@@ -144,30 +143,6 @@ impl Settings {
         }
         notices
     }
-}
-
-/// Sockets of services that start programs, or open connections, for whoever asks.
-const LAUNCHERS: [(&str, &str); 12] = [
-    ("/run/docker.sock", "Docker starts containers outside"),
-    ("/var/run/docker.sock", "Docker starts containers outside"),
-    ("/run/user/1000/docker.sock", "Docker starts containers outside"),
-    ("/run/containerd/containerd.sock", "containerd starts containers outside"),
-    ("/run/podman/podman.sock", "Podman starts containers outside"),
-    ("/run/user/1000/podman/podman.sock", "Podman starts containers outside"),
-    ("/run/dbus/system_bus_socket", "systemd and others start programs outside"),
-    ("/run/systemd/private", "systemd starts programs outside"),
-    ("/run/user/1000/bus", "the session's systemd starts programs outside"),
-    ("/run/user/1000/systemd/private", "the session's systemd starts programs outside"),
-    ("/tmp/.X11-unix/X0", "the X server types into any window"),
-    ("/tmp/.X11-unix/X1", "the X server types into any window"),
-];
-
-fn launcher_notice(rule: &Rule) -> Option<Notice> {
-    let (Target::Unix(pattern), Action::Allow) = (&rule.target, rule.action) else { return None };
-    let pattern = pattern.replacen("@/tmp", "/tmp", 1);
-    let (_, what) = LAUNCHERS.iter().find(|(socket, _)| unix::covers(&pattern, socket))?;
-    let message = format!("`{rule}` is a way out of the scope: {what} for whoever asks");
-    Some(Notice { origin: Some(rule.origin.clone()), message })
 }
 
 fn field<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Node) -> Option<T>) -> Option<T> {

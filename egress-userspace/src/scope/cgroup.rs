@@ -231,7 +231,7 @@ impl Cgroup {
     }
 }
 
-fn collect_processes(path: &Path, found: &mut Vec<u32>) {
+pub(super) fn collect_processes(path: &Path, found: &mut Vec<u32>) {
     let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
     for child in subdirectories(path) {

@@ -32,6 +32,19 @@ pub struct EnforcedScope {
     pub engine: Engine,
     attachment: Attachment,
     cgroup: Cgroup,
+    unix: UnixHooks,
+}
+
+/// What the unix hooks let pass once the policy is in force.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum UnixHooks {
+    /// Everything: the policy says so, or another layer judges.
+    #[default]
+    Open,
+    /// Nothing.
+    Closed,
+    /// What this process asks for.
+    Broker(u32),
 }
 
 impl EnforcedScope {
@@ -57,11 +70,11 @@ impl EnforcedScope {
         limits: &Limits,
         programs: &[KernelProgram],
     ) -> Result<Self, ScopeError> {
-        let mut engine = Engine::load_programs(limits, programs)?;
+        let engine = Engine::load_programs(limits, programs)?;
         let cgroup = Cgroup::create(places, run)?;
         let attached = engine.attach(programs, cgroup.fd(), cgroup.id(), cgroup.path(), cgroup.pins());
         let scope = match attached {
-            Ok(attachment) => Self { engine, attachment, cgroup },
+            Ok(attachment) => Self { engine, attachment, cgroup, unix: UnixHooks::default() },
             Err(error) => {
                 cgroup.remove_if_empty();
                 return Err(error.into());
@@ -91,15 +104,27 @@ impl EnforcedScope {
             dns_port,
             event_rate: EVENT_RATE,
             inbound: compiled.inbound,
-            broker: 0,
+            broker: if let UnixHooks::Broker(process) = self.unix { process } else { 0 },
             level: 0,
             own: u8::from(compiled.own),
-            unix_open: 1,
+            unix_open: u8::from(self.unix == UnixHooks::Open),
             icmp: u8::from(compiled.icmp),
             pad: 0,
         };
         self.engine.set_scope(self.cgroup.id(), &state)?;
         self.attachment.verify()
+    }
+
+    /// Says what the unix hooks let pass from [`EnforcedScope::open`] on.
+    pub fn set_unix(&mut self, unix: UnixHooks) {
+        self.unix = unix;
+    }
+
+    /// Whether this kernel's unix hooks are all in place.
+    pub fn has_unix_hooks(&self) -> bool {
+        [KernelProgram::ConnectUnix, KernelProgram::SendmsgUnix, KernelProgram::GetsocknameUnix]
+            .into_iter()
+            .all(|program| self.engine.has(program))
     }
 
     /// Its cgroup.

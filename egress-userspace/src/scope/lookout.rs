@@ -97,8 +97,7 @@ impl Lookout {
         let to = cgroup_of(process)?;
         // Read after its cgroup: the number may be another process's.
         let same = started(process)? == started_then;
-        let place = self.place.as_deref()?;
-        let inside = to.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let inside = is_within(&to, self.place.as_deref()?);
         (same && !inside).then_some(to)
     }
 }
@@ -185,6 +184,11 @@ fn place(process: u32, cgroup: &Cgroup) -> Option<String> {
     shown[end..].chars().next().is_none_or(|next| next == '/').then(|| shown[..end].to_owned())
 }
 
+/// Moved between the scope's own cgroups while they were listed, it is inside all the same.
+fn is_within(cgroup: &str, place: &str) -> bool {
+    cgroup.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The cgroup2 line of `/proc/PID/cgroup`.
 fn cgroup_of(process: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
@@ -232,6 +236,21 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         child.wait().unwrap();
+    }
+
+    /// Mutation seen to fail here: any longer name taken for one inside.
+    #[test]
+    fn only_the_scope_and_what_is_below_it_is_inside() {
+        for (cgroup, expected) in [
+            ("/egress/run-1", true),
+            ("/egress/run-1/below", true),
+            ("/egress/run-12", false),
+            ("/egress", false),
+            ("/", false),
+            ("/other/egress/run-1", false),
+        ] {
+            assert_eq!(is_within(cgroup, "/egress/run-1"), expected, "{cgroup}");
+        }
     }
 
     #[test]

@@ -14,3 +14,4 @@ mod questions;
 mod ring;
 pub mod run;
 pub mod signals;
+pub mod unix;

@@ -19,10 +19,10 @@ use super::{
     confine::{
         notify::{Answer, Listener, Notification},
         plan::{Plan, Situation},
-        probe,
+        probe::{self, Abilities},
         watch::Watch,
     },
-    enforced::{EnforcedScope, ScopeError},
+    enforced::{EnforcedScope, ScopeError, UnixHooks},
     identity::{Identity, IdentityError},
     keeper::Keeper,
     launch::{Launch, LaunchError, Launched},
@@ -31,6 +31,7 @@ use super::{
     questions::{KernelAskers, Questions},
     ring::Ring,
     signals::{Arrived, Signals},
+    unix::{Broker, UnixPolicy},
 };
 use crate::{
     dns::{
@@ -43,7 +44,7 @@ use crate::{
     },
     enforce::{self, EnforceError, Limits, TableError},
     paths::{Capabilities, OpenPath},
-    policy::Restriction,
+    policy::{Restriction, Unix},
 };
 
 /// Longest time that names are resolved before the command starts.
@@ -188,36 +189,67 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     let places = Places::find()?;
     observer.cleaned_up(&clean_up(&places));
     let mut scope = EnforcedScope::close(&places, &run_name(), &options.limits)?;
-    let plan = plan(options, &identity).map_err(RunError::io("try out what this kernel can take away"))?;
+    let keeper = Keeper::start(scope.cgroup()).map_err(RunError::io("start the keeper"))?;
+    let abilities = probe::abilities().map_err(RunError::io("try out what this kernel can take away"))?;
+    let mut broker = broker(options, &mut scope, abilities)?;
+    let plan = plan(options, &identity, abilities, broker.is_some());
     let capabilities = Capabilities::default().with_links(&scope.attachment().health()).with_plan(&plan);
     observer.planned(&capabilities, &plan).map_err(RunError::OpenPaths)?;
-    let keeper = Keeper::start(scope.cgroup()).map_err(RunError::io("start the keeper"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::io("start the runtime"))?;
     let mask = signals.mask_before();
     let launch = Launch { command: options.command.clone(), identity, mask, limits, plan };
-    let result = runtime.block_on(supervise(options, &launch, signals, &mut scope, observer));
+    let result =
+        runtime.block_on(supervise(options, &launch, signals, &mut scope, broker.as_mut(), observer));
+    if let Some(broker) = broker {
+        broker.rest().iter().for_each(|escape| observer.escape(escape));
+        broker.end();
+    }
     let removed = scope.cgroup().remove_if_empty();
     keeper.release(removed);
     result
 }
 
 /// What is taken away from the command at launch.
-fn plan(options: &Options, identity: &Identity) -> io::Result<Plan> {
+fn plan(options: &Options, identity: &Identity, abilities: Abilities, broker: bool) -> Plan {
     let compiled = &options.settings.compiled;
-    Ok(Plan::new(&Situation {
-        abilities: probe::abilities()?,
+    Plan::new(&Situation {
+        abilities,
         root: identity.uid.is_root(),
         lsm: false,
-        unix_judged: true,
-        broker: false,
+        unix_judged: broker || compiled.unix == Unix::Any,
+        broker,
         unix: compiled.unix,
         audit: compiled.audit,
         option: options.permits.clone(),
         policy: options.policy_permits.clone(),
-    }))
+    })
+}
+
+/// Starts the broker where the hooks need one, and says what they let pass. Where they are, but no call can be handed over,
+/// they let nothing pass.
+fn broker(
+    options: &Options,
+    scope: &mut EnforcedScope,
+    abilities: Abilities,
+) -> Result<Option<Broker>, RunError> {
+    let compiled = &options.settings.compiled;
+    let everything = compiled.unix == Unix::Any && compiled.unix_rules.iter().all(|rule| rule.allow);
+    if !scope.has_unix_hooks() || everything {
+        return Ok(None);
+    }
+    if !abilities.told {
+        scope.set_unix(UnixHooks::Closed);
+        return Ok(None);
+    }
+    let policy = UnixPolicy { unix: compiled.unix, rules: compiled.unix_rules.clone() };
+    let tags = scope.engine.tags()?;
+    let broker = Broker::start(scope.cgroup(), tags, policy, compiled.audit)
+        .map_err(RunError::io("start the broker of unix sockets"))?;
+    scope.set_unix(UnixHooks::Broker(broker.process()));
+    Ok(Some(broker))
 }
 
 /// Unique while the process id is, which the kernel gives to no other while this process lives.
@@ -233,6 +265,7 @@ async fn supervise(
     launch: &Launch,
     signals: Signals,
     scope: &mut EnforcedScope,
+    mut broker: Option<&mut Broker>,
     observer: &mut impl Observer,
 ) -> Result<ExitStatus, RunError> {
     let mut events = Events::open(scope)?;
@@ -259,6 +292,9 @@ async fn supervise(
     // Resolving took its time, in which somebody may have detached a program.
     scope.attachment().verify()?;
     let Launched { mut child, listener } = launch.start(&scope.cgroup().procs()?)?;
+    if let (Some(broker), Some(listener)) = (&broker, &listener) {
+        broker.begin(listener).map_err(lost(&child, "give the broker its calls"))?;
+    }
     let mut watch = Watch::new(listener, &launch.plan, scope.cgroup().id())
         .map_err(lost(&child, "watch its system calls"))?;
     let mut guard = Guard { lookout: Lookout::default(), kill: options.kill_on_escape };
@@ -281,10 +317,20 @@ async fn supervise(
             ready = watch.ready() => {
                 ready.map_err(lost(&child, "watch its system calls"))?;
                 let inside = |process| scope.cgroup().processes().contains(&process);
-                let mut broker = |_: &Listener, _: &Notification| Some(Answer::Errno(libc::EPERM));
+                let mut pass = |listener: &Listener, call: &Notification| match &mut broker {
+                    Some(broker) => broker.pass(call, listener),
+                    None => Some(Answer::Errno(libc::EPERM)),
+                };
                 watch
-                    .take(&inside, &mut broker, &mut |escape| observer.escape(escape))
+                    .take(&inside, &mut pass, &mut |escape| observer.escape(escape))
                     .map_err(lost(&child, "answer its system calls"))?;
+                events.expect();
+            }
+            told = refused(&mut broker) => {
+                match told.map_err(lost(&child, "hear the broker"))? {
+                    Some(escape) => observer.escape(&escape),
+                    None => abandon(&mut broker, &watch).map_err(lost(&child, "answer its system calls"))?,
+                }
                 events.expect();
             }
             happened = questions.next(scope, &mut service, &mut table, &mut askers) => {
@@ -329,6 +375,20 @@ impl Guard {
         }
         !losses.is_empty()
     }
+}
+
+/// Waits until the broker refuses something, or dies.
+async fn refused(broker: &mut Option<&mut Broker>) -> io::Result<Option<egress_common::Escape>> {
+    match broker {
+        Some(broker) => broker.refused().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Refuses what a dead broker had in its hands.
+fn abandon(broker: &mut Option<&mut Broker>, watch: &Watch) -> io::Result<()> {
+    let calls = broker.iter_mut().flat_map(|broker| broker.abandoned());
+    calls.into_iter().try_for_each(|id| watch.answer(id, Answer::Errno(libc::EPERM)))
 }
 
 fn tell(happened: Vec<Happened>, observer: &mut impl Observer) {

@@ -210,7 +210,7 @@ fn a_socket_has_no_destination_and_is_found_as_the_last_refusal() {
     let run = Run::default().attempt(&raw_socket());
     assert_snapshot!(run.why(""), @"
     ping[77] tried to reach the network with a raw socket of icmp at 2026-11-22T12:34:56.789000000Z, and it was refused.
-    Reason: socket-type: only TCP and UDP sockets can be made.
+    Reason: socket-type: only TCP and UDP sockets can be made, and for ping where a rule says `protocol: icmp`.
     ");
     assert!(run.find("203.0.113.66").found.is_none());
 }

@@ -45,8 +45,8 @@ fn an_address_without_a_name_stands_alone() {
 
 #[test]
 fn a_socket_has_a_kind_and_no_destination() {
-    assert_snapshot!(shown(&raw_socket()), @"12:34:56.789 DENY socket raw/icmp ping[77] socket-type: only TCP and UDP sockets can be made");
-    assert_snapshot!(shown(&Event { protocol: 262, socket_type: 1, ..raw_socket() }), @"12:34:56.789 DENY socket stream/mptcp ping[77] socket-type: only TCP and UDP sockets can be made");
+    assert_snapshot!(shown(&raw_socket()), @"12:34:56.789 DENY socket raw/icmp ping[77] socket-type: only TCP and UDP sockets can be made, and for ping where a rule says `protocol: icmp`");
+    assert_snapshot!(shown(&Event { protocol: 262, socket_type: 1, ..raw_socket() }), @"12:34:56.789 DENY socket stream/mptcp ping[77] socket-type: only TCP and UDP sockets can be made, and for ping where a rule says `protocol: icmp`");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn other_verdicts_and_unknown_processes_are_said() {
         reason: Reason::Transport as u8,
         ..denied()
     };
-    assert_snapshot!(shown(&packet), @"12:34:56.789 DENY icmpv6 collect.attacker.example (203.0.113.66) unknown-process transport: only TCP and UDP can be allowed");
+    assert_snapshot!(shown(&packet), @"12:34:56.789 DENY icmpv6 collect.attacker.example (203.0.113.66) unknown-process transport: only TCP, UDP and ping can be allowed");
     let allowed = Event { verdict: Verdict::Allow as u8, reason: Reason::Permit as u8, rule: 1, ..denied() };
     assert_snapshot!(shown(&allowed), @"12:34:56.789 ALLOW tcp collect.attacker.example (203.0.113.66:443) python3[4242] permit: an allowed name opened it (policies/p.yaml:4)");
 }
