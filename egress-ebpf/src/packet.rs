@@ -23,12 +23,19 @@ use crate::{
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
+/// Where an IPv6 header says what follows it.
+const IPV6_NEXT: usize = 6;
 /// Source and destination port are the first four bytes of TCP and UDP.
 const PORTS: usize = 4;
 /// Where a TCP header has its flags, and two of them.
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+/// Protocols, as a header has them.
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+/// Type and length of the option with a packet's length.
+const JUMBO_OPTION: [u8; 2] = [0xc2, 4];
 /// Index of the loopback device in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
 pub(crate) const LOOPBACK_DEVICE: u32 = 1;
 /// Types of ICMP and ICMPv6, the first byte of either.
@@ -162,7 +169,9 @@ pub(crate) fn answers(ctx: &SkBuffContext, flow: &Flow) -> bool {
     let flags = if is_v4(ctx) {
         headers::<[u8; IPV4_HEADER + TCP_FLAGS + 1]>(ctx).map(|header| header[IPV4_HEADER + TCP_FLAGS])
     } else {
-        headers::<[u8; IPV6_HEADER + TCP_FLAGS + 1]>(ctx).map(|header| header[IPV6_HEADER + TCP_FLAGS])
+        // What is longer than the header can say carries data: it opens nothing.
+        headers::<[u8; IPV6_HEADER + TCP_FLAGS + 1]>(ctx)
+            .map(|header| if header[IPV6_NEXT] == HOP_BY_HOP { ACK } else { header[IPV6_HEADER + TCP_FLAGS] })
     };
     flags.is_some_and(|flags| flags & (SYN | ACK) != SYN)
 }
@@ -229,10 +238,19 @@ fn headers<T>(ctx: &SkBuffContext) -> Option<&T> {
 }
 
 /// The beginning of TCP and UDP alike, big endian.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Ports {
     source: u16,
     destination: u16,
+}
+
+impl Ports {
+    #[inline(always)]
+    fn from_word(word: u32) -> Self {
+        let [a, b, c, d] = word.to_ne_bytes();
+        Self { source: u16::from_ne_bytes([a, b]), destination: u16::from_ne_bytes([c, d]) }
+    }
 }
 
 /// RFC 791, without options. Integers are big endian.
@@ -262,6 +280,25 @@ struct Ipv6 {
     source: [u32; 4],
     destination: [u32; 4],
     ports: Ports,
+}
+
+/// RFC 2675, as the kernel writes it before a TCP packet of more than 65,535 bytes: what is not yet cut into segments, and on
+/// the loopback device never is. A program's own header of this kind comes with a payload length, and its text would have
+/// to be the packet's length. Integers are big endian.
+#[repr(C)]
+struct Jumbo {
+    next_header: u8,
+    words: u8,
+    option: [u8; 2],
+    length: u32,
+    ports: u32,
+}
+
+/// RFC 8200 with such a header behind it.
+#[repr(C)]
+struct Ipv6Jumbo {
+    header: [u8; IPV6_HEADER],
+    jumbo: Jumbo,
 }
 
 const _: () = assert!(size_of::<Ipv4>() == IPV4_HEADER + PORTS && size_of::<Ipv6>() == IPV6_HEADER + PORTS);
@@ -298,13 +335,28 @@ fn parse_v6(ctx: &SkBuffContext) -> Packet {
     let Some(header) = headers::<Ipv6>(ctx) else {
         return unreadable();
     };
+    let (source, address) = (Address::from_words(header.source), Address::from_words(header.destination));
+    let local = header.destination == LOOPBACK6;
     let protocol = header.next_header;
+    let jumbo = if protocol == HOP_BY_HOP && header.length == 0 { jumbo_ports(ctx) } else { 0 };
+    let (protocol, ports) =
+        if jumbo == 0 { (protocol, header.ports) } else { (TCP, Ports::from_word(jumbo)) };
     // Hop-by-hop, routing, fragment, ESP, AH, destination options, mobility, HIP, shim6.
     let extended = matches!(protocol, 0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140);
-    let local = header.destination == LOOPBACK6;
     let plain = header.version >> 4 == 6 && !extended && !strays(ctx, local);
-    let (source, address) = (Address::from_words(header.source), Address::from_words(header.destination));
-    packet_to(source, address, protocol, plain, &header.ports)
+    packet_to(source, address, protocol, plain, &ports)
+}
+
+/// The ports of a TCP packet that is longer than an IPv6 header can say, as they are in memory; 0 for anything else.
+#[inline(always)]
+fn jumbo_ports(ctx: &SkBuffContext) -> u32 {
+    let Some(packet) = headers::<Ipv6Jumbo>(ctx) else {
+        return 0;
+    };
+    let jumbo = &packet.jumbo;
+    let whole = u32::from_be(jumbo.length).wrapping_add(IPV6_HEADER as u32) == ctx.skb.len();
+    let known = jumbo.next_header == TCP && jumbo.words == 0 && jumbo.option == JUMBO_OPTION;
+    if whole && known { forget(ctx, jumbo.ports) } else { 0 }
 }
 
 #[inline(always)]

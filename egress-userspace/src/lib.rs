@@ -3,6 +3,7 @@
 //! `policy` and `compile` know nothing of kernels; `enforce` and `observe` know only the contract
 //! ([`egress_common`]) and the compiled rules; only `scope` and the command line know all.
 
+pub mod attack;
 pub mod cli;
 pub mod compile;
 pub mod dns;

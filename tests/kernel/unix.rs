@@ -139,7 +139,6 @@ fn attempt_outside(run: &Run<'_>, outside: &Outside, word: &str, attempt: &str) 
     fs::remove_file(run.events_file()).expect("forget the events");
 }
 
-/// Seen to catch: `is_broker` always true, `judge` asking `place` instead of `name`, abstract names not looked up.
 #[test]
 fn sockets_outside_are_refused_by_every_call() {
     let lab = lab();
@@ -159,7 +158,7 @@ fn sockets_outside_are_refused_by_every_call() {
     }
 }
 
-/// Seen to catch: resolving without the caller's root, without its directory.
+/// Seen to catch: resolving in the supervisor's root.
 #[test]
 fn no_name_leads_outside() {
     let lab = lab();
@@ -295,6 +294,8 @@ fn rings_reach_nobody() {
     }
 }
 
+/// Seen to catch: a hook that lets everybody pass once there is a broker.
+///
 /// Addresses as long as those of the internet are not handed to the broker, since TCP and UDP would wait for it too.
 #[test]
 fn addresses_of_internet_length_are_refused_closed() {
@@ -312,7 +313,6 @@ fn addresses_of_internet_length_are_refused_closed() {
     }
 }
 
-/// Seen to catch: `was_made_here` always false, `find` without the search.
 #[test]
 fn sockets_of_the_scope_work_as_ever() {
     let lab = lab();
@@ -395,7 +395,7 @@ fn policy(rules: &str) -> String {
     format!("{}{rules}", policies::LAB)
 }
 
-/// Seen to catch: patterns matched by their beginning, rules judged by the asked path.
+/// Seen to catch: patterns matched by their beginning.
 #[test]
 fn a_rule_opens_the_socket_it_names_and_no_other() {
     let lab = lab();
@@ -457,7 +457,7 @@ fn patterns_open_and_denials_win() {
     }
 }
 
-/// Seen to catch: connecting as root, resolving as root.
+/// Seen to catch: root's rights instead of the caller's.
 #[test]
 fn listeners_and_files_see_the_callers_rights() {
     let lab = lab();
@@ -545,7 +545,6 @@ fn process_named(name: &str, parent: u32) -> Option<i32> {
     None
 }
 
-/// Seen to catch: calls in a dead broker's hands without an answer, a scope that is open without its broker.
 #[test]
 fn without_the_broker_everything_is_refused_at_once() {
     let lab = lab();

@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod cases;
 pub mod cgroup;
 pub mod dns;
+pub mod ears;
 pub mod foreign;
 pub mod judge;
 pub mod message;

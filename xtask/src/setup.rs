@@ -29,7 +29,7 @@ pub(crate) enum Tools {
 }
 
 /// Programs, what needs them first, and the package that has them.
-const TOOLS: [(Tools, &str, &str); 18] = [
+const TOOLS: [(Tools, &str, &str); 27] = [
     (Tools::Demo, "ip", "iproute2"),
     (Tools::Demo, "python3", "python3"),
     (Tools::Demo, "openssl", "openssl"),
@@ -48,6 +48,15 @@ const TOOLS: [(Tools, &str, &str); 18] = [
     (Tools::Test, "javac", "default-jdk-headless"),
     (Tools::Test, "pip3", "python3-pip"),
     (Tools::Test, "npm", "npm"),
+    (Tools::Test, "hping3", "hping3"),
+    (Tools::Test, "nmap", "nmap"),
+    (Tools::Test, "scapy", "python3-scapy"),
+    (Tools::Test, "socat", "socat"),
+    (Tools::Test, "nc.openbsd", "netcat-openbsd"),
+    (Tools::Test, "iodine", "iodine"),
+    (Tools::Test, "dns2tcpc", "dns2tcp"),
+    (Tools::Test, "ptunnel-ng", "ptunnel-ng"),
+    (Tools::Test, "icmptx", "icmptx"),
 ];
 
 /// Says what is there and what is missing, and changes nothing.

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{color, exit, policy::print_json};
-use crate::{doctor, policy};
+use crate::{attack::Options, doctor, policy};
 
 /// Exit codes: 0 everything required is there (with --attack: nothing leaked), 1 something is not (leaked), 2 wrong usage,
 /// and 112 to 125 as of `egress run` where nothing could be found out.
@@ -24,6 +24,9 @@ pub(super) struct Doctor {
     /// With --attack: attack as this user (name or id); for root, as an ordinary user too.
     #[arg(long, value_name = "USER", requires = "attack")]
     user: Option<String>,
+    /// With --attack: only attacks whose ids begin so, as in `a` or `k-relay`.
+    #[arg(long, value_name = "ID", requires = "attack")]
+    only: Vec<String>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -50,8 +53,9 @@ pub(super) fn main(arguments: &Doctor) -> ExitCode {
     }
 }
 
-fn attack(_arguments: &Doctor) -> ExitCode {
-    refuse("--attack is being built")
+fn attack(arguments: &Doctor) -> ExitCode {
+    let (policy, user, only) = (arguments.policy.clone(), arguments.user.clone(), arguments.only.clone());
+    super::attack::main(&Options { policy, user, only, run: Vec::new() }, arguments.output)
 }
 
 fn examine(arguments: &Doctor) -> ExitCode {

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Receives arguments, prints, gives an exit code.
 
+mod attack;
 mod detect;
 mod doctor;
 mod exit;
@@ -31,6 +32,12 @@ enum Command {
     ///
     /// Exit code: 0 all is there (nothing leaked), 1 something is missing (leaked), 2 wrong usage, 112 to 125 as of `run`.
     Doctor(doctor::Doctor),
+    /// The attacking side of `doctor --attack`; of no use by itself.
+    #[command(hide = true)]
+    AttackAgent {
+        /// What to do.
+        words: Vec<String>,
+    },
     /// Work with policy files; needs neither root nor a kernel with BPF.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -52,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Why(arguments) => why::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
+        Command::AttackAgent { words } => crate::attack::agent(&words),
         Command::Policy(command) => policy::main(command),
     }
 }

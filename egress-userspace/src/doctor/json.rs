@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{HookReport, Report, is_required};
+use super::{HookReport, Report};
 use crate::{
     paths::{Hook, LsmStatus, Path, Restricted, State},
     policy::Restriction,
@@ -70,7 +70,7 @@ fn hook(hook: &HookReport) -> Value {
         "name": hook.name,
         "hook": hook.kernel_name,
         "active": hook.state == Hook::Active,
-        "required": is_required(hook.name),
+        "required": hook.required,
         "refused": hook.refused,
         "why": why,
     })

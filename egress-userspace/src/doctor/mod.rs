@@ -58,16 +58,25 @@ pub struct HookReport {
     pub name: &'static str,
     /// The hook, as the kernel's documentation writes it.
     pub kernel_name: &'static str,
+    /// Whether a scope is not attached at all without it.
+    pub required: bool,
     /// What became of it.
     pub state: Hook,
     /// Whether an attempt was refused; `None` for a hook of which none can be made alone.
     pub refused: Option<bool>,
 }
 
+impl HookReport {
+    fn of(program: KernelProgram, state: Hook, refused: Option<bool>) -> Self {
+        let (name, kernel_name, required) = (program.name(), program.kernel_name(), program.required());
+        Self { name, kernel_name, required, state, refused }
+    }
+}
+
 impl Report {
     /// Whether everything that the policy requires is there.
     pub fn is_enough(&self) -> bool {
-        let hooks = self.hooks.iter().all(|hook| hook.state == Hook::Active || !is_required(hook.name));
+        let hooks = self.hooks.iter().all(|hook| hook.state == Hook::Active || !hook.required);
         hooks && (self.require == Require::Kernel || self.open().next().is_none())
     }
 
@@ -78,11 +87,6 @@ impl Report {
             State::Closed(_) | State::ByPolicy(_) | State::Beyond => None,
         })
     }
-}
-
-/// Without the others a scope is not attached at all.
-fn is_required(name: &str) -> bool {
-    !matches!(name, "connect_unix" | "sendmsg_unix" | "getsockname_unix")
 }
 
 /// Looks, for commands of this user under this policy. Must be called while the process has one thread.
@@ -192,7 +196,7 @@ fn of_scope(scope: &EnforcedScope, effects: &[(&'static str, Effect)]) -> Vec<Ho
             // The self-test of every closed scope has passed.
             None => SELF_TESTED.contains(&program.name()).then_some(true),
         };
-        HookReport { name: program.name(), kernel_name: program.kernel_name(), state, refused }
+        HookReport::of(program, state, refused)
     };
     KernelProgram::ALL.map(report).to_vec()
 }
@@ -203,7 +207,7 @@ const SELF_TESTED: [&str; 6] = ["packet", "create", "connect4", "connect6", "sen
 fn alone(places: &Places, program: KernelProgram) -> HookReport {
     let scope = EnforcedScope::close_with(places, &run_name(program.name()), &SMALL, &[program]);
     let state = scope.map_or_else(|error| Hook::Missing(error.to_string()), |_| Hook::Active);
-    HookReport { name: program.name(), kernel_name: program.kernel_name(), state, refused: None }
+    HookReport::of(program, state, None)
 }
 
 /// `LANDLOCK_CREATE_RULESET_VERSION`

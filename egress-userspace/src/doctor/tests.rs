@@ -18,11 +18,9 @@ fn report(require: Require, missing: &[&str]) -> Report {
         true => Hook::Missing("this kernel has none\x1b[2J".to_owned()),
         false => Hook::Active,
     };
-    let hook = |program: KernelProgram| HookReport {
-        name: program.name(),
-        kernel_name: program.kernel_name(),
-        state: state(program.name()),
-        refused: SELF_TESTED.contains(&program.name()).then_some(true),
+    let hook = |program: KernelProgram| {
+        let refused = SELF_TESTED.contains(&program.name()).then_some(true);
+        HookReport::of(program, state(program.name()), refused)
     };
     let mut restrictions: BTreeMap<_, _> =
         Restriction::ALL.map(|name| (name, Restricted::On("the system call filter".to_owned()))).into();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{HookReport, Report, is_required};
+use super::{HookReport, Report};
 use crate::{
     observe::escape::plain_text,
     paths::{Hook, LsmStatus, Path, Restricted, State},
@@ -143,7 +143,7 @@ fn hook_words(hook: &HookReport) -> (Mark, String) {
     };
     match &hook.state {
         Hook::Active => (Mark::Yes, format!("attached and verified{refused}")),
-        Hook::Missing(why) if is_required(hook.name) => (Mark::No, plain_text(why)),
+        Hook::Missing(why) if hook.required => (Mark::No, plain_text(why)),
         Hook::Missing(why) => (Mark::Not, plain_text(why)),
     }
 }

@@ -204,7 +204,6 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     let result =
         runtime.block_on(supervise(options, &launch, signals, &mut scope, broker.as_mut(), observer));
     if let Some(broker) = broker {
-        broker.rest().iter().for_each(|escape| observer.escape(escape));
         broker.end();
     }
     let removed = scope.cgroup().remove_if_empty();
@@ -351,6 +350,8 @@ async fn supervise(
     };
     guard.look(scope, observer);
     while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
+    // A refusal is told before its caller hears of it.
+    broker.iter().flat_map(|broker| broker.rest()).for_each(|escape| observer.escape(&escape));
     questions.end(&scope.engine);
     tell(service.leave(&mut table, &mut askers), observer);
     observer.ended(scope, &scope.cgroup().processes());

@@ -228,6 +228,8 @@ mod tests {
                 }
             }
         }
+        // What was loaded last must not be taken for a number of a call.
+        values.extend(filter.calls.iter().map(|call| call.nr));
         values.sort_unstable();
         values.dedup();
         let lower: Vec<u64> = values.into_iter().map(u64::from).collect();

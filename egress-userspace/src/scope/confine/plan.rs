@@ -100,7 +100,8 @@ impl Plan {
     }
 
     /// Takes nothing away.
-    pub fn nothing() -> Self {
+    #[cfg(test)]
+    pub(super) fn nothing() -> Self {
         Self {
             states: BTreeMap::new(),
             filter: Filter::default(),

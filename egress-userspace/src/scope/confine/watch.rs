@@ -35,6 +35,8 @@ pub struct Watch {
     scope: u64,
     window: Instant,
     used: u32,
+    /// Refusals told in a [`WINDOW`].
+    rate: u32,
 }
 
 impl Watch {
@@ -54,6 +56,7 @@ impl Watch {
             scope,
             window: Instant::now(),
             used: 0,
+            rate: RATE,
         })
     }
 
@@ -63,7 +66,7 @@ impl Watch {
     /// As `epoll_wait(2)`.
     pub async fn ready(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return future::pending().await };
-        if self.used >= RATE {
+        if self.used >= self.rate {
             tokio::time::sleep_until(self.window + WINDOW).await;
         }
         if self.more {
@@ -91,7 +94,7 @@ impl Watch {
         self.more = true;
         for _ in 0..BATCH {
             let Some(listener) = &self.listener else { break };
-            if self.used >= RATE {
+            if self.used >= self.rate {
                 break;
             }
             match listener.get_ref().receive()? {
@@ -198,4 +201,122 @@ fn target(nr: u32, call: &Notification) -> Option<u32> {
     }
     let argument = if i64::from(nr) == libc::SYS_ptrace { call.args[1] } else { call.args[0] };
     u32::try_from(argument & 0xffff_ffff).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::calls::{self, Call},
+        *,
+    };
+    use crate::policy::Restriction;
+
+    /// Threads of their own under a filter that refuses bpf(2), which each calls so many times; the errnos that they got.
+    fn callers(threads: usize, calls: usize) -> (Listener, std::thread::JoinHandle<Vec<i32>>, Filter) {
+        let filter = Filter { calls: calls::rows(Restriction::Bpf), foreign: false, told: true };
+        let (give, take) = std::sync::mpsc::channel();
+        let of_thread = filter.clone();
+        let thread = std::thread::spawn(move || {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            give.send(Listener::new(of_thread.install().unwrap().unwrap())).unwrap();
+            let call = |_| {
+                // SAFETY: no memory is given.
+                let result = unsafe { libc::syscall(libc::SYS_bpf, 0, 0, 1_000_000) };
+                assert!(result < 0);
+                io::Error::last_os_error().raw_os_error().unwrap()
+            };
+            let several = || (0..calls).map(call).collect::<Vec<_>>();
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..threads).map(|_| scope.spawn(several)).collect();
+                threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+            })
+        });
+        (take.recv().unwrap(), thread, filter)
+    }
+
+    async fn watch(listener: Listener, filter: Filter, rate: u32, calls: usize) -> Vec<Escape> {
+        let plan = plan(filter);
+        let mut watch = Watch { rate, ..Watch::new(Some(listener), &plan, 7).unwrap() };
+        let mut told = Vec::new();
+        while told.len() < calls {
+            tokio::time::timeout(Duration::from_secs(10), watch.ready()).await.unwrap().unwrap();
+            watch.take(&|_| true, &mut |_, _| None, &mut |escape| told.push(*escape)).unwrap();
+        }
+        told
+    }
+
+    fn plan(filter: Filter) -> Plan {
+        let mut plan = Plan::nothing();
+        plan.filter = filter;
+        plan
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// Mutation seen to fail here: the rate without effect.
+    #[test]
+    fn a_flood_waits_and_is_told_whole() {
+        let (listener, thread, filter) = callers(4, 4);
+        let begun = Instant::now();
+        let told = runtime().block_on(watch(listener, filter, 3, 16));
+        assert!(begun.elapsed() >= 4 * WINDOW, "{:?}", begun.elapsed());
+        assert_eq!(thread.join().unwrap(), [libc::EPERM; 16]);
+        assert!(told.iter().all(|escape| escape.owner.tgid == std::process::id() && escape.scope == 7));
+    }
+
+    /// All wait already, so that nobody comes after the rate is used up. Mutation seen to fail here: what is left then forgotten.
+    #[test]
+    fn what_is_left_for_the_next_window_is_not_forgotten() {
+        let (listener, thread, filter) = callers(4, 1);
+        std::thread::sleep(2 * WINDOW);
+        let told = runtime().block_on(watch(listener, filter, 3, 4));
+        assert_eq!((told.len(), thread.join().unwrap()), (4, vec![libc::EPERM; 4]));
+    }
+
+    #[test]
+    fn whoever_calls_after_the_watch_is_gone_is_refused() {
+        let (listener, thread, filter) = callers(1, 3);
+        let told = runtime().block_on(watch(listener, filter, 1, 1));
+        assert_eq!((told.len(), thread.join().unwrap()), (1, vec![libc::EPERM, libc::ENOSYS, libc::ENOSYS]));
+    }
+
+    /// Mutation seen to fail here: no end, so that a loop would turn for ever.
+    #[test]
+    fn the_end_of_the_last_caller_ends_the_watch() {
+        let (listener, thread, filter) = callers(0, 0);
+        thread.join().unwrap();
+        let plan = plan(filter);
+        runtime().block_on(async {
+            let mut watch = Watch::new(Some(listener), &plan, 7).unwrap();
+            let end = async {
+                for _ in 0..1_000 {
+                    if watch.listener.is_none() {
+                        return;
+                    }
+                    watch.ready().await.unwrap();
+                    watch.take(&|_| true, &mut |_, _| None, &mut |_| panic!("nobody called")).unwrap();
+                }
+                panic!("it turns for ever");
+            };
+            tokio::time::timeout(Duration::from_secs(5), end).await.expect("it ends");
+        });
+    }
+
+    #[test]
+    fn a_row_of_no_fate_goes_on() {
+        let (listener, thread, _) = callers(1, 1);
+        let filter = Filter { calls: Vec::<Call>::new(), foreign: false, told: true };
+        let plan = plan(filter);
+        let told = runtime().block_on(async {
+            let mut watch = Watch::new(Some(listener), &plan, 7).unwrap();
+            let mut told = 0;
+            watch.ready().await.unwrap();
+            watch.take(&|_| true, &mut |_, _| None, &mut |_| told += 1).unwrap();
+            told
+        });
+        // The kernel's own answer.
+        assert_eq!((told, thread.join().unwrap()), (0, vec![libc::E2BIG]));
+    }
 }

@@ -75,7 +75,7 @@ mod tests {
         UnixPolicy { unix, rules: rules.iter().enumerate().map(rule).collect() }
     }
 
-    /// Seen to catch: `starts_with` without `strip_suffix`, `own` before `Unix::None`, denies after allows.
+    /// Seen to catch: names that only begin with a pattern.
     #[test]
     fn rules_are_judged_by_the_listeners_own_name() {
         let rules = [(true, "/run/a"), (true, "/run/b/*"), (false, "/run/b/secret"), (true, "@x*")];

@@ -1,0 +1,41 @@
+import com.sun.net.httpserver.HttpServer;
+import java.net.InetSocketAddress;
+import java.net.StandardProtocolFamily;
+import java.net.URI;
+import java.net.UnixDomainSocketAddress;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.ByteBuffer;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.channels.SocketChannel;
+import java.nio.file.Path;
+
+/** A server and a client in one, over TCP and over a unix socket. */
+public class Local {
+    public static void main(String[] arguments) throws Exception {
+        var server = HttpServer.create(new InetSocketAddress("localhost", 0), 0);
+        server.createContext("/", exchange -> {
+            exchange.sendResponseHeaders(200, 4);
+            exchange.getResponseBody().write("page".getBytes());
+            exchange.close();
+        });
+        server.start();
+        var request = HttpRequest.newBuilder(URI.create("http://localhost:" + server.getAddress().getPort() + "/")).build();
+        System.out.println(HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body());
+        server.stop(0);
+        var address = UnixDomainSocketAddress.of(Path.of(System.getenv("HOME"), "java.sock"));
+        try (var listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX)) {
+            listener.bind(address);
+            try (var client = SocketChannel.open(address); var accepted = listener.accept()) {
+                client.write(ByteBuffer.wrap("over".getBytes()));
+                var buffer = ByteBuffer.allocate(9);
+                System.out.println(accepted.read(buffer));
+            }
+        }
+        var child = new ProcessBuilder("echo", "from a program").start();
+        System.out.println(new String(child.getInputStream().readAllBytes()).trim());
+        System.out.println("done");
+        System.exit(0);
+    }
+}
