@@ -25,6 +25,11 @@ pub struct Fate {
     pub window_used: u64,
 }
 
+impl Fate {
+    /// All zero.
+    pub const ZERO: Self = Self { emitted: 0, suppressed: 0, dropped: 0, window_start: 0, window_used: 0 };
+}
+
 /// One CPU's counters of one scope.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -46,8 +51,7 @@ impl Counters {
     /// All zero.
     pub const ZERO: Self = Self {
         attempts: [[[0; Self::COLUMNS]; Self::HOOKS]; Verdict::COUNT],
-        fate: [Fate { emitted: 0, suppressed: 0, dropped: 0, window_start: 0, window_used: 0 };
-            Verdict::COUNT],
+        fate: [Fate::ZERO; Verdict::COUNT],
     };
 
     /// Adds another CPU's counters.

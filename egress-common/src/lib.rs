@@ -8,6 +8,7 @@ pub mod address;
 pub mod counter;
 pub mod decide;
 pub mod event;
+pub mod lsm;
 pub mod names;
 pub mod question;
 pub mod rule;

@@ -280,6 +280,26 @@ pub struct Scope {
     pub pad: u32,
 }
 
+impl Scope {
+    /// All zero: denies everything.
+    pub const ZERO: Self = Self {
+        slot: 0,
+        epoch: 0,
+        cgroup: 0,
+        audit: 0,
+        blocks: 0,
+        dns_port: 0,
+        event_rate: 0,
+        inbound: 0,
+        broker: 0,
+        level: 0,
+        own: 0,
+        unix_open: 0,
+        icmp: 0,
+        pad: 0,
+    };
+}
+
 const _: () = {
     assert!(size_of::<NetworkKey>() == 20);
     assert!(size_of::<Network>() == 20);

@@ -14,6 +14,7 @@ mod device;
 mod dns;
 mod getpeername;
 mod ingress;
+mod lsm;
 mod maps;
 mod packet;
 mod peer;

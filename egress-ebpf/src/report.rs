@@ -126,7 +126,7 @@ fn fate_of<'a>(counters: *mut Counters, verdict: Verdict) -> &'a mut Fate {
 /// Takes one event from the current window's budget. Verdicts have a budget each, so that a flood of allowed sends
 /// cannot hide a denial.
 #[inline(always)]
-fn within_rate(fate: &mut Fate, scope: &Scope, time: u64) -> bool {
+pub(crate) fn within_rate(fate: &mut Fate, scope: &Scope, time: u64) -> bool {
     if time.wrapping_sub(fate.window_start) > WINDOW_NS {
         fate.window_start = time;
         fate.window_used = 0;

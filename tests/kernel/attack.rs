@@ -126,6 +126,44 @@ fn a_scope_that_refuses_nothing_is_found_out() {
     assert!(first.expect("a leak")["advice"].is_string());
 }
 
+// Each restriction is what closes its path: given back, the path is open and named.
+#[test]
+fn what_the_policy_lifts_is_found_out() {
+    let lifted = policy(
+        "version: 1\nname: lifted\nallow: []\npermit: [clone3, ptrace, families, netlink, signals, keys, bpf]\n",
+    );
+    let expected = [
+        ("i-clone", "root"),
+        ("p-ptrace", "nobody"),
+        ("p-memory", "nobody"),
+        ("h-taken", "nobody"),
+        ("m-vsock", "nobody"),
+        ("m-netlink-user", "nobody"),
+        ("p-signal", "nobody"),
+    ];
+    let mut words = vec!["--policy", path(&lifted), "--user", "root", "--only", "a-tcp4"];
+    words.extend(expected.iter().flat_map(|(id, _)| ["--only", id]));
+    let (output, found) = report(&words);
+    let leaked = with(&found, "leaked");
+    for leak in expected {
+        assert!(leaked.contains(&leak), "{leak:?} was not found: {leaked:?}");
+    }
+    assert!(!leaked.contains(&("a-tcp4", "nobody")), "{leaked:?}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+// A ring makes calls that no filter sees: the hooks must refuse them by themselves.
+#[test]
+fn the_hooks_refuse_what_rings_do() {
+    let rings = policy("version: 1\nname: rings\nallow: []\npermit: [io_uring]\n");
+    let words =
+        ["--policy", path(&rings), "--user", "root", "--only", "g-", "--only", "i-ring", "--only", "m-ring"];
+    let (output, found) = report(&words);
+    assert_eq!(with(&found, "leaked"), BTreeSet::new());
+    assert!(with(&found, "contained").len() >= 25, "{:?}", found["totals"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
 #[test]
 fn what_the_policy_allows_is_no_attack() {
     let open = policy(

@@ -92,7 +92,8 @@ impl Work<'_> {
         words.push(format!("HOME={}", home.path().display()));
         words.push(format!("FILES={}", run.directory().display()));
         words.extend(self.settings.iter().map(|(name, value)| format!("{name}={value}")));
-        words.extend(["sh", "-c", self.script].map(str::to_owned));
+        // Work that hangs has failed.
+        words.extend(["timeout", "-k", "1", "25", "sh", "-c", self.script].map(str::to_owned));
         words
     }
 }

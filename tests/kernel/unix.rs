@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use egress::enforce::{KernelProgram, sys};
 use egress_tests::{
     Lab, policies,
     run::{Ended, Run, eventually},
@@ -601,4 +602,29 @@ fn internet_sockets_do_not_wait_for_the_broker() {
     }
     println!("connect, sendto in ns: with the broker {:?}, without {:?}", ended.heard(), unbrokered.heard());
     println!("without egress: {}", String::from_utf8_lossy(&free.stdout));
+}
+
+/// How a kernel without the hooks is told from one that refuses the programs: it says nothing.
+#[test]
+fn a_missing_hook_is_told_from_a_refused_program() {
+    egress_tests::require_root();
+    let instruction = |code: u8, imm: i32| {
+        // SAFETY: plain data, zero is valid.
+        let mut made: aya_obj::generated::bpf_insn = unsafe { std::mem::zeroed() };
+        (made.code, made.imm) = (code, imm);
+        made
+    };
+    let (one, end) = (instruction(0xb7, 1), instruction(0x95, 0));
+    let unix = KernelProgram::ConnectUnix.attach_type();
+    for (attach_type, program, errno, silent) in [
+        (unix + 10_000, vec![one, end], libc::EINVAL, true),
+        // Without a value to return.
+        (unix, vec![end], libc::EACCES, false),
+    ] {
+        let mut log = vec![0; 4_096];
+        let error =
+            sys::load_sock_addr("test", attach_type, &program, c"GPL", &mut log).expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(errno), "{attach_type}");
+        assert_eq!(log[0] == 0, silent, "{attach_type}: {}", String::from_utf8_lossy(&log));
+    }
 }

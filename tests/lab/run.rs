@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
 
     /// Runs a prepared command to its end.
     pub fn end_of(&self, command: &mut Command) -> Result<Ended> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         self.ended(command.spawn().context("start egress")?)
     }
 

@@ -24,7 +24,7 @@ public class Local {
         var request = HttpRequest.newBuilder(URI.create("http://localhost:" + server.getAddress().getPort() + "/")).build();
         System.out.println(HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body());
         server.stop(0);
-        var address = UnixDomainSocketAddress.of(Path.of(System.getenv("HOME"), "java.sock"));
+        var address = UnixDomainSocketAddress.of(Path.of(System.getenv("HOME"), "java-listens-under-this-name.sock"));
         try (var listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX)) {
             listener.bind(address);
             try (var client = SocketChannel.open(address); var accepted = listener.accept()) {

@@ -50,7 +50,7 @@ def managers():
 def listeners():
     home = os.environ["HOME"]
     for family, address in (
-        ("AF_UNIX", home + "/listener"),
+        ("AF_UNIX", home + "/listener-of-a-process"),
         ("AF_UNIX", "\0" + home + "/abstract"),
         ("AF_INET", ("localhost", 0)),
     ):

@@ -16,6 +16,7 @@ mod progress;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 const HELP: &str = "\
 Usage: cargo xtask TASK
@@ -23,6 +24,7 @@ Usage: cargo xtask TASK
   setup [--check]   find or install everything that builds, demo and tests need
   demo              watch an agent leak a document, and fail to with `egress` (root)
   test [FILTER]     run all tests, or those with FILTER in their name (root)
+  vm [KERNEL]…      the tests of the BPF LSM layer in virtual machines: 6.1, 6.12, newest, or a file
   lint              format, clippy on both sides, documentation; warnings are errors
   bench [SECTION]…  what enforcement costs: kernel, start, traffic, dns (root)
   build-ebpf        build the kernel side alone; print its path and size
@@ -50,6 +52,7 @@ fn task(args: &[&str]) -> Result<ExitCode> {
         ["lint"] => lint::lint()?,
         ["test"] => return test::test(None),
         ["test", filter] => return test::test(Some(filter)),
+        ["vm", kernels @ ..] => return vm::vm(kernels),
         ["bench", sections @ ..] => bench::bench(sections)?,
         ["bench-load", kind, address, amount] => bench::load::load(kind, address, amount)?,
         ["bench-serve", address] => bench::load::serve(address)?,

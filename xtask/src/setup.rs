@@ -29,7 +29,7 @@ pub(crate) enum Tools {
 }
 
 /// Programs, what needs them first, and the package that has them.
-const TOOLS: [(Tools, &str, &str); 27] = [
+const TOOLS: [(Tools, &str, &str); 37] = [
     (Tools::Demo, "ip", "iproute2"),
     (Tools::Demo, "python3", "python3"),
     (Tools::Demo, "openssl", "openssl"),
@@ -57,6 +57,16 @@ const TOOLS: [(Tools, &str, &str); 27] = [
     (Tools::Test, "dns2tcpc", "dns2tcp"),
     (Tools::Test, "ptunnel-ng", "ptunnel-ng"),
     (Tools::Test, "icmptx", "icmptx"),
+    (Tools::Test, "bwrap", "bubblewrap"),
+    (Tools::Test, "gdb", "gdb"),
+    (Tools::Test, "strace", "strace"),
+    (Tools::Test, "make", "make"),
+    (Tools::Test, "pg_createcluster", "postgresql"),
+    (Tools::Test, "chromium-headless-shell", "chromium-headless-shell"),
+    (Tools::Test, "tmux", "tmux"),
+    (Tools::Test, "dbus-run-session", "dbus-daemon"),
+    (Tools::Test, "dbus-send", "dbus-bin"),
+    (Tools::Test, "qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// Says what is there and what is missing, and changes nothing.

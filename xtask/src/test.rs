@@ -7,16 +7,19 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::setup::Tools;
-use crate::{build, run};
+use crate::{build, run, vm};
 
 /// The kernel side has no tests of its own: it is tested in the kernel.
 const SCOPE: [&str; 3] = ["--workspace", "--exclude", "egress-ebpf"];
 
+/// The filter that asks for the tests in virtual machines, which no other does: they take minutes.
+const VMS: &str = "vm";
+
 /// Outcomes, summed over all test programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
     ignored: usize,
 }
 
@@ -32,6 +35,9 @@ pub(crate) fn test(filter: Option<&str>) -> Result<ExitCode> {
     let mut ended_well = true;
     for mut cmd in commands(filter) {
         ended_well &= follow(cmd.env("EGRESS_BIN", &egress), &mut tally)?;
+    }
+    if filter.is_none_or(|filter| filter == VMS) {
+        vm::run_all(&vm::SUITE, "", &mut tally)?;
     }
     if tally == Tally::default() {
         bail!(
@@ -63,7 +69,7 @@ fn commands(filter: Option<&str>) -> Vec<Command> {
 }
 
 /// Runs a command in full view while counting the outcomes that it reports, on whichever stream.
-fn follow(cmd: &mut Command, tally: &mut Tally) -> Result<bool> {
+pub(crate) fn follow(cmd: &mut Command, tally: &mut Tally) -> Result<bool> {
     let name = Path::new(cmd.get_program()).display().to_string();
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     let (out, err) = (writer.try_clone()?, writer);
@@ -82,6 +88,13 @@ fn follow(cmd: &mut Command, tally: &mut Tally) -> Result<bool> {
 }
 
 impl Tally {
+    /// Adds another's.
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
     /// Adds a summary line of cargo's test harness (`test result: …`) or of nextest (`Summary […] N tests run: …`).
     ///
     /// Nextest repeats the harness's lines of failed tests, indented: those are in its summary too.

@@ -211,7 +211,7 @@ fn halves(high: u16, low: u16) -> Ipv4Addr {
 mod tests {
     use super::*;
 
-    // Caught: `index` for `index + 1` in bad4; a token cut by one digit; the mapped form left out.
+    // Caught: `index` for `index + 1` in bad4; the form of NAT64 left out.
     #[test]
     fn whatever_stands_for_an_attack_leads_back_to_it() {
         let brief = Brief { nonce: 7, ..Brief::default() };

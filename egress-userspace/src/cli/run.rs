@@ -35,7 +35,7 @@ use crate::{
         text::{Style, TextSink},
     },
     paths::{self, Capabilities, OpenPath},
-    policy::{self, Mode, OnEscape, Policy, Require, Restriction, Upstream},
+    policy::{self, Mode, OnEscape, Policy, Require, Restriction, Unix, Upstream},
     scope::{
         addresses::own_addresses,
         confine::{
@@ -298,7 +298,9 @@ impl Observer for Printer {
         for notice in &self.policy.notices {
             self.text.note(&format!("egress: note: {notice}"));
         }
-        if system::asks_past_dns(Path::new(system::NSSWITCH)) {
+        let unix_is_open =
+            self.compiled.audit || self.policy.unix == Unix::Any || self.open.contains(&"unix-path");
+        if unix_is_open && system::asks_past_dns(Path::new(system::NSSWITCH)) {
             self.text.note(
                 "egress: note: /etc/nsswitch.conf has names looked up by systemd-resolved's own socket before DNS: what it \
                  resolves stays closed, and the names asked do leave; take `resolve` out of its line `hosts:`",
@@ -402,9 +404,9 @@ impl Observer for Printer {
 
     fn ended(&mut self, scope: &EnforcedScope, left: &[u32]) {
         self.text.finish();
-        match scope.counters() {
-            Ok(counters) => {
-                let summary = self.tally.summary(&counters);
+        match scope.counters().and_then(|counters| Ok((counters, scope.lsm_counters()?))) {
+            Ok((counters, lsm)) => {
+                let summary = self.tally.summary(&counters).with_lsm(&lsm);
                 for line in summary.lines() {
                     self.text.note(&line);
                 }

@@ -100,9 +100,8 @@ pub fn examine(policy: &Policy, user: Option<&str>) -> Result<Report, RunError> 
     let identity = Identity::find(user)?;
     let abilities = probe::abilities().map_err(failed("try out what can be taken away at launch"))?;
     let places = Places::find()?;
-    let hooks = hooks(&places)?;
+    let (hooks, lsm) = hooks(&places)?;
     let states = hooks.iter().map(|hook| (hook.name.to_owned(), hook.state.clone())).collect();
-    let lsm = LsmStatus::default();
     let plan = Plan::new(&situation(&abilities, &identity, policy, &states, &lsm));
     let capabilities = Capabilities { hooks: states, lsm, ..Capabilities::default() }.with_plan(&plan);
     let name =
@@ -133,14 +132,15 @@ fn situation(
     lsm: &LsmStatus,
 ) -> Situation {
     let active = |name: &str| hooks.get(name) == Some(&Hook::Active);
-    let lsm = matches!(lsm, LsmStatus::Active(_));
+    let judges = |hook: &str| matches!(lsm, LsmStatus::Active(hooks) if hooks.contains(hook));
+    let lsm_unix = judges("unix_stream_connect") && judges("unix_may_send");
     let unix_hooks = active("connect_unix") && active("sendmsg_unix");
     Situation {
         abilities: *abilities,
         root: identity.uid.is_root(),
-        lsm,
-        unix_judged: lsm || unix_hooks,
-        broker: !lsm && unix_hooks,
+        lsm: judges("ptrace_access_check"),
+        unix_judged: lsm_unix || unix_hooks,
+        broker: !lsm_unix && unix_hooks,
         unix: policy.unix,
         audit: false,
         option: [].into(),
@@ -156,7 +156,7 @@ fn run_name(what: &str) -> String {
 }
 
 /// All programs at once, as a run has them; where that fails, each alone, so that every missing one is named.
-fn hooks(places: &Places) -> Result<Vec<HookReport>, RunError> {
+fn hooks(places: &Places) -> Result<(Vec<HookReport>, LsmStatus), RunError> {
     let scope = match EnforcedScope::close(places, &run_name("all"), &SMALL) {
         Ok(scope) => scope,
         Err(
@@ -169,12 +169,12 @@ fn hooks(places: &Places) -> Result<Vec<HookReport>, RunError> {
             let each = KernelProgram::ALL.map(|program| alone(places, program)).to_vec();
             // Each is there, and together they are not: that is the answer.
             let missing = each.iter().any(|hook| hook.state != Hook::Active);
-            return if missing { Ok(each) } else { Err(all.into()) };
+            return if missing { Ok((each, LsmStatus::default())) } else { Err(all.into()) };
         }
     };
     let procs = scope.cgroup().procs()?;
     let effects = effects::probe(&procs).map_err(failed("make attempts inside a closed scope"))?;
-    Ok(of_scope(&scope, &effects))
+    Ok((of_scope(&scope, &effects), LsmStatus::of(scope.lsm())))
 }
 
 fn of_scope(scope: &EnforcedScope, effects: &[(&'static str, Effect)]) -> Vec<HookReport> {

@@ -155,6 +155,7 @@ impl Attachment {
 
 /// Removes the pins of a scope and their directory; whatever is gone already is fine.
 pub fn remove_pins(directory: &Path) {
+    super::lsm::remove_lsm_pins(directory);
     for program in KernelProgram::ALL {
         let _gone = fs::remove_file(directory.join(program.name()));
     }

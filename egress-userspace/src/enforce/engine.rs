@@ -154,7 +154,7 @@ impl Engine {
         loaded.and_then(|program| program.fd().ok()).map(AsFd::as_fd).ok_or_else(missing)
     }
 
-    pub(super) fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, EnforceError> {
+    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, EnforceError> {
         let map = self.ebpf.map(name);
         match map {
             Some(
@@ -163,6 +163,9 @@ impl Engine {
                 | Map::LpmTrie(data)
                 | Map::CgroupStorage(data)
                 | Map::PerCpuCgroupStorage(data)
+                | Map::Array(data)
+                | Map::PerCpuArray(data)
+                | Map::RingBuf(data)
                 | Map::SkStorage(data),
             ) => Ok(data.fd().as_fd()),
             _ => Err(EnforceError::other("find a map", name)),

@@ -6,6 +6,7 @@ mod engine;
 mod error;
 #[cfg(feature = "kernel-log")]
 pub mod kernel_log;
+mod lsm;
 mod object;
 mod program;
 mod raw;
@@ -16,6 +17,7 @@ mod tables;
 pub use attach::{Attachment, LinkHealth, pins_are_dead, remove_pins};
 pub use engine::{Engine, Limits};
 pub use error::EnforceError;
+pub use lsm::{Lsm, LsmHook, LsmStatus, Place, depth};
 pub use object::COMPILER;
 pub use program::KernelProgram;
 pub use selftest::self_test;

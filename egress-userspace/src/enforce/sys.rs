@@ -266,7 +266,7 @@ fn c_path(path: &std::path::Path) -> io::Result<std::ffi::CString> {
 }
 
 /// A descriptor that a call returned.
-fn owned(fd: i64) -> io::Result<OwnedFd> {
+pub(super) fn owned(fd: i64) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel just gave this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -291,16 +291,16 @@ pub fn possible_cpus() -> io::Result<usize> {
         .ok_or_else(|| io::Error::other(format!("cannot read the list of CPUs {text:?}")))
 }
 
-fn zeroed() -> bpf_attr {
+pub(super) fn zeroed() -> bpf_attr {
     // SAFETY: a union of plain data; the kernel demands that unused bytes are zero.
     unsafe { std::mem::zeroed() }
 }
 
-fn fd(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn fd(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().unsigned_abs()
 }
 
-fn call(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+pub(super) fn call(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: the attributes are a whole `bpf_attr`; its pointers lead to buffers that the callers own.
     let result = unsafe { libc::syscall(libc::SYS_bpf, cmd as libc::c_long, attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -70,7 +70,7 @@ impl Detail {
         let text = escape.text.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = &text[..text.len().min(TEXT_MAX)];
         match reason {
-            Reason::Unix => Self::Unix { name: (!text.is_empty()).then(|| text.to_vec()) },
+            Reason::Unix | Reason::DenyRule => Self::Unix { name: (!text.is_empty()).then(|| text.to_vec()) },
             _ => Self::Act { reason, number: escape.number, target: escape.target, text: text.to_vec() },
         }
     }

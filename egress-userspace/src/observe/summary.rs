@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use egress_common::{Counters, Hook, Reason, Verdict};
+use egress_common::{Counters, Hook, Reason, Verdict, lsm::LsmCounters};
 use serde::Serialize;
 
 use super::{
@@ -270,6 +270,26 @@ fn counts(counters: &Counters) -> Vec<Count> {
 }
 
 impl Summary {
+    /// With the counters of the LSM layer, which are the kernel's too: the law holds of the sums.
+    #[must_use]
+    pub fn with_lsm(mut self, counters: &LsmCounters) -> Self {
+        for (verdict, total) in Verdict::ALL.into_iter().zip(&mut self.verdicts) {
+            let fate = &counters.fate[verdict as usize];
+            total.emitted += fate.emitted;
+            total.suppressed += fate.suppressed;
+            total.dropped += fate.dropped;
+            for reason in Reason::ALL {
+                let count = counters.count(verdict, reason);
+                total.attempts += count;
+                if count > 0 {
+                    let (verdict, hook, reason) = (verdict.name(), Hook::Lsm.name(), reason.name());
+                    self.attempts.push(Count { verdict, hook, reason, count });
+                }
+            }
+        }
+        self
+    }
+
     /// The lines for a person.
     pub fn lines(&self) -> Vec<String> {
         let attempts = |verdict: Verdict| -> u64 {

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
+
 use super::Guard;
 use crate::{
-    enforce::LinkHealth,
+    enforce::{self, LinkHealth, Lsm},
     policy::Restriction,
     scope::confine::plan::{By, Means, Plan, State},
 };
@@ -82,6 +84,13 @@ impl Capabilities {
         self
     }
 
+    /// With the LSM layer of a scope, or why it has none.
+    #[must_use]
+    pub fn with_lsm(mut self, lsm: Result<&Lsm, &enforce::LsmStatus>) -> Self {
+        self.lsm = LsmStatus::of(lsm);
+        self
+    }
+
     /// With what is taken away at launch.
     #[must_use]
     pub fn with_plan(mut self, plan: &Plan) -> Self {
@@ -142,6 +151,18 @@ impl Restricted {
 }
 
 impl LsmStatus {
+    /// Of a scope.
+    pub fn of(lsm: Result<&Lsm, &enforce::LsmStatus>) -> Self {
+        match lsm.map_or_else(Clone::clone, Lsm::status) {
+            enforce::LsmStatus::Active(hooks) => {
+                Self::Active(hooks.into_iter().map(|hook| hook.name().to_owned()).collect())
+            }
+            enforce::LsmStatus::Refused(errno) => Self::Refused(Errno::from_raw(errno).to_string()),
+            enforce::LsmStatus::NoEffect => Self::NoEffect,
+            enforce::LsmStatus::Absent(why) => Self::Absent(why),
+        }
+    }
+
     fn missing(&self, name: &str) -> Option<String> {
         match self {
             Self::Active(hooks) if hooks.contains(name) => None,

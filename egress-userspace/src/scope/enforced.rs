@@ -1,11 +1,15 @@
 //! A scope from its cgroup to its policy: closed when made, proven closed, then opened as far as the policy says.
 
-use egress_common::{Counters, Scope};
+use egress_common::{Counters, Scope, lsm::LsmCounters};
 
 use super::cgroup::{Cgroup, CgroupError, Places};
 use crate::{
     compile::Compiled,
-    enforce::{Attachment, EnforceError, Engine, KernelProgram, Limits, self_test},
+    enforce::{
+        Attachment, EnforceError, Engine, KernelProgram, Limits, Lsm, LsmHook, LsmStatus, Place, depth,
+        self_test,
+    },
+    policy::Restriction,
 };
 
 /// The one slot and epoch of a scope that has its tables to itself.
@@ -31,6 +35,7 @@ pub struct EnforcedScope {
     /// Maps and programs.
     pub engine: Engine,
     attachment: Attachment,
+    lsm: Result<Lsm, LsmStatus>,
     cgroup: Cgroup,
     unix: UnixHooks,
 }
@@ -56,7 +61,7 @@ impl EnforcedScope {
     /// # Errors
     /// [`ScopeError`].
     pub fn close(places: &Places, run: &str, limits: &Limits) -> Result<Self, ScopeError> {
-        Self::close_with(places, run, limits, &KernelProgram::ALL)
+        Self::close_parts(places, run, limits, &KernelProgram::ALL, &LsmHook::ALL)
     }
 
     /// As [`EnforcedScope::close`] with some of the programs only and without the self-test, which would fail: to
@@ -70,11 +75,26 @@ impl EnforcedScope {
         limits: &Limits,
         programs: &[KernelProgram],
     ) -> Result<Self, ScopeError> {
+        Self::close_parts(places, run, limits, programs, &[])
+    }
+
+    /// As [`EnforcedScope::close_with`], with some of the hooks of the LSM layer.
+    ///
+    /// # Errors
+    /// [`ScopeError`]; that there is no LSM layer is none: see [`EnforcedScope::lsm`].
+    pub fn close_parts(
+        places: &Places,
+        run: &str,
+        limits: &Limits,
+        programs: &[KernelProgram],
+        hooks: &[LsmHook],
+    ) -> Result<Self, ScopeError> {
         let engine = Engine::load_programs(limits, programs)?;
         let cgroup = Cgroup::create(places, run)?;
         let attached = engine.attach(programs, cgroup.fd(), cgroup.id(), cgroup.path(), cgroup.pins());
-        let scope = match attached {
-            Ok(attachment) => Self { engine, attachment, cgroup, unix: UnixHooks::default() },
+        let none = Err(LsmStatus::Absent("it was not asked for".to_owned()));
+        let mut scope = match attached {
+            Ok(attachment) => Self { engine, attachment, lsm: none, cgroup, unix: UnixHooks::default() },
             Err(error) => {
                 cgroup.remove_if_empty();
                 return Err(error.into());
@@ -85,7 +105,22 @@ impl EnforcedScope {
             scope.engine.reset_counters(scope.cgroup.id())?;
             tracing::debug!(cgroup = scope.cgroup.id(), "the closed scope refused the self-test");
         }
+        if !hooks.is_empty() {
+            scope.lsm = scope.attach_lsm(hooks)?;
+        }
         Ok(scope)
+    }
+
+    fn attach_lsm(&self, hooks: &[LsmHook]) -> Result<Result<Lsm, LsmStatus>, ScopeError> {
+        let level = depth(self.cgroup.path())
+            .map_err(|error| EnforceError::other("find the depth of the cgroup", error))?;
+        let procs = self.cgroup.procs()?;
+        let place = Place { id: self.cgroup.id(), level, procs: &procs, pins: self.cgroup.pins() };
+        let lsm = Lsm::attach(&self.engine, place, hooks);
+        if let Err(why) = &lsm {
+            tracing::debug!(?why, "no LSM layer");
+        }
+        Ok(lsm)
     }
 
     /// Writes the policy and puts it into force in one write. `dns_port` is the first port of the scope's DNS listeners; 0
@@ -94,6 +129,19 @@ impl EnforcedScope {
     /// # Errors
     /// [`EnforceError`]; the scope stays closed.
     pub fn open(&self, compiled: &Compiled, dns_port: u16) -> Result<(), EnforceError> {
+        self.open_permitting(compiled, dns_port, &[])
+    }
+
+    /// As [`EnforcedScope::open`], with some restrictions lifted where the LSM layer makes them.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; the scope stays closed.
+    pub fn open_permitting(
+        &self,
+        compiled: &Compiled,
+        dns_port: u16,
+        permitted: &[Restriction],
+    ) -> Result<(), EnforceError> {
         self.engine.write_slot(SLOT, compiled)?;
         let state = Scope {
             slot: SLOT,
@@ -111,6 +159,9 @@ impl EnforcedScope {
             icmp: u8::from(compiled.icmp),
             pad: 0,
         };
+        if let Ok(lsm) = &self.lsm {
+            lsm.open(&self.engine, &state, compiled, permitted)?;
+        }
         self.engine.set_scope(self.cgroup.id(), &state)?;
         self.attachment.verify()
     }
@@ -135,6 +186,24 @@ impl EnforcedScope {
     /// Its links.
     pub const fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// Its LSM layer, or why it has none.
+    pub const fn lsm(&self) -> Result<&Lsm, &LsmStatus> {
+        self.lsm.as_ref()
+    }
+
+    /// Whether its LSM layer judges every unix socket, so that no other layer has to.
+    pub fn lsm_judges_unix(&self) -> bool {
+        self.lsm.as_ref().is_ok_and(Lsm::judges_unix)
+    }
+
+    /// Counters of its LSM layer; all zero if it has none.
+    ///
+    /// # Errors
+    /// [`EnforceError`].
+    pub fn lsm_counters(&self) -> Result<LsmCounters, EnforceError> {
+        self.lsm.as_ref().map_or(Ok(LsmCounters::ZERO), |lsm| lsm.counters(&self.engine))
     }
 
     /// Its counters.

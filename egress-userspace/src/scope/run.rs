@@ -42,7 +42,7 @@ use crate::{
         service::{Happened, Service, Settings},
         told::Told,
     },
-    enforce::{self, EnforceError, Limits, TableError},
+    enforce::{self, EnforceError, Limits, LsmHook, TableError},
     paths::{Capabilities, OpenPath},
     policy::{Restriction, Unix},
 };
@@ -192,8 +192,11 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     let keeper = Keeper::start(scope.cgroup()).map_err(RunError::io("start the keeper"))?;
     let abilities = probe::abilities().map_err(RunError::io("try out what this kernel can take away"))?;
     let mut broker = broker(options, &mut scope, abilities)?;
-    let plan = plan(options, &identity, abilities, broker.is_some());
-    let capabilities = Capabilities::default().with_links(&scope.attachment().health()).with_plan(&plan);
+    let plan = plan(options, &identity, abilities, &scope, broker.is_some());
+    let capabilities = Capabilities::default()
+        .with_links(&scope.attachment().health())
+        .with_lsm(scope.lsm())
+        .with_plan(&plan);
     observer.planned(&capabilities, &plan).map_err(RunError::OpenPaths)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -212,13 +215,19 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
 }
 
 /// What is taken away from the command at launch.
-fn plan(options: &Options, identity: &Identity, abilities: Abilities, broker: bool) -> Plan {
+fn plan(
+    options: &Options,
+    identity: &Identity,
+    abilities: Abilities,
+    scope: &EnforcedScope,
+    broker: bool,
+) -> Plan {
     let compiled = &options.settings.compiled;
     Plan::new(&Situation {
         abilities,
         root: identity.uid.is_root(),
-        lsm: false,
-        unix_judged: broker || compiled.unix == Unix::Any,
+        lsm: scope.lsm().is_ok_and(|lsm| lsm.has(LsmHook::PtraceAccessCheck)),
+        unix_judged: scope.lsm_judges_unix() || broker || compiled.unix == Unix::Any,
         broker,
         unix: compiled.unix,
         audit: compiled.audit,
@@ -227,7 +236,7 @@ fn plan(options: &Options, identity: &Identity, abilities: Abilities, broker: bo
     })
 }
 
-/// Starts the broker where the hooks need one, and says what they let pass. Where they are, but no call can be handed over,
+/// Starts the broker where the hooks need one, since BPF LSM does not judge, and says what they let pass. Where they are, but no call can be handed over,
 /// they let nothing pass.
 fn broker(
     options: &Options,
@@ -236,7 +245,7 @@ fn broker(
 ) -> Result<Option<Broker>, RunError> {
     let compiled = &options.settings.compiled;
     let everything = compiled.unix == Unix::Any && compiled.unix_rules.iter().all(|rule| rule.allow);
-    if !scope.has_unix_hooks() || everything {
+    if !scope.has_unix_hooks() || everything || scope.lsm_judges_unix() {
         return Ok(None);
     }
     if !abilities.told {
@@ -273,7 +282,8 @@ async fn supervise(
     let mut questions = Questions::open(scope).map_err(RunError::io("open the DNS listener"))?;
     let mut service =
         Service::new(options.settings.clone(), BootClock).map_err(RunError::io("start the DNS service"))?;
-    scope.open(&options.settings.compiled, questions.port())?;
+    let permitted: Vec<_> = options.permits.union(&options.policy_permits).copied().collect();
+    scope.open_permitting(&options.settings.compiled, questions.port(), &permitted)?;
     questions.begin(&scope.engine, &mut service)?;
     observer.enforcing(scope, &launch.identity);
 

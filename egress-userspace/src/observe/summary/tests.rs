@@ -1,6 +1,6 @@
 //! What a run came to, in numbers and lines.
 
-use egress_common::{Address, Event};
+use egress_common::{Address, Event, counter::Fate};
 use insta::assert_snapshot;
 
 use super::*;
@@ -169,4 +169,22 @@ fn refused_names_without_end_are_counted_in_bounds() {
     let summary = tally.summary(&Counters::ZERO);
     let named: u64 = summary.refused_names.iter().map(|refused| refused.count).sum();
     assert_eq!((named, named + summary.refused_names_others), (u64::try_from(TOP).unwrap(), total));
+}
+
+#[test]
+fn the_lsm_layers_attempts_are_in_the_sums() {
+    let mut lsm = LsmCounters::ZERO;
+    lsm.attempts[Verdict::Deny as usize][Reason::Unix as usize] = 5;
+    lsm.attempts[Verdict::Deny as usize][Reason::Cgroup as usize] = 2;
+    lsm.fate[Verdict::Deny as usize] = Fate { emitted: 3, suppressed: 3, dropped: 1, ..Fate::ZERO };
+    let before = Tally::default().summary(&counters());
+    let after = before.clone().with_lsm(&lsm);
+    let (before, total) = (&before.verdicts[0], &after.verdicts[0]);
+    assert_eq!(total.attempts, before.attempts + 7);
+    assert_eq!(total.attempts, total.emitted + total.suppressed + total.dropped);
+    let of_lsm: Vec<_> = after.attempts.iter().filter(|count| count.hook == "lsm").collect();
+    assert_eq!(
+        of_lsm.iter().map(|count| (count.reason, count.count)).collect::<Vec<_>>(),
+        [("unix", 5), ("cgroup", 2)]
+    );
 }

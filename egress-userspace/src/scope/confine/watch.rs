@@ -266,7 +266,7 @@ mod tests {
         assert!(told.iter().all(|escape| escape.owner.tgid == std::process::id() && escape.scope == 7));
     }
 
-    /// All wait already, so that nobody comes after the rate is used up. Mutation seen to fail here: what is left then forgotten.
+    /// All wait already, so that nobody comes after the rate is used up.
     #[test]
     fn what_is_left_for_the_next_window_is_not_forgotten() {
         let (listener, thread, filter) = callers(4, 1);

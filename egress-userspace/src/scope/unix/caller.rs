@@ -65,7 +65,7 @@ impl Caller {
             memory: File::open(at("mem"))?,
             handle: handle(thread, process)?,
             inner_process: status
-                .field("NSpid:")?
+                .field("NStgid:")?
                 .rsplit('\t')
                 .next()
                 .unwrap_or_default()
