@@ -86,6 +86,18 @@ impl Address {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == Self::MAPPED
     }
 
+    /// Whether it leads to the loopback device and nowhere else: 127.0.0.0/8, ::1, and 0.0.0.0 and ::, of which the kernel
+    /// makes those.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        let [first, second, _, last] = self.0;
+        if self.is_v4() {
+            last == 0 || last.to_ne_bytes()[0] == 127
+        } else {
+            first == 0 && second == 0 && self.0[2] == 0 && (last == 0 || last == 1_u32.to_be())
+        }
+    }
+
     /// The address that a verdict is about: the IPv4 address inside a NAT64 (`64:ff9b::/96`, RFC 6052),
     /// 6to4 (`2002::/16`, RFC 3056) or Teredo (`2001::/32`, RFC 4380 §4) address, otherwise the address itself.
     ///

@@ -76,7 +76,7 @@ pub enum Reason {
     Permit = 13,
     /// Port 53 or 853: names are asked of the scope's own listener only, whatever a rule says.
     Dns = 14,
-    /// A socket of the same scope, or nobody at all.
+    /// A socket of the same scope, or nobody at a loopback address.
     Own = 15,
     /// From outside the scope, and `inbound:` does not open the port.
     Inbound = 16,
@@ -218,10 +218,12 @@ pub enum Peer {
     /// Not on this host, or nobody has looked.
     #[default]
     Remote = 0,
-    /// On this host: a socket of the same scope, or no socket at all.
+    /// On this host: a socket of the same scope.
     Own = 1,
     /// On this host: a socket of somebody else.
     Foreign = 2,
+    /// On this host: no socket that could be found.
+    Nobody = 3,
 }
 
 /// Verdict with its grounds.
@@ -313,8 +315,17 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         _ => {}
     }
     // Not where a translator would make a loopback address of it, somewhere else.
-    if local && scope.own == 1 && flow.address == address && matches!(tables.peer(scope, flow), Peer::Own) {
-        return Decision::allow(Reason::Own, 0);
+    if local && scope.own == 1 && flow.address == address {
+        let own = match tables.peer(scope, flow) {
+            Peer::Own => true,
+            // The kernel refuses by itself then, as programs that wait for a server expect. At other addresses somebody may
+            // be there whom no look-up finds: bound to a device, or hearing for others.
+            Peer::Nobody => address.is_loopback(),
+            Peer::Foreign | Peer::Remote => false,
+        };
+        if own {
+            return Decision::allow(Reason::Own, 0);
+        }
     }
     if local && !loopback {
         return Decision::deny(Reason::Loopback, 0);

@@ -16,9 +16,6 @@ use crate::{
     socket,
 };
 
-/// `BPF_TCP_LISTEN`
-const LISTEN: u32 = 10;
-
 #[cgroup_skb(ingress)]
 fn ingress(ctx: SkBuffContext) -> i32 {
     // SAFETY: the verifier knows both pointers; full sockets are those with state and storage.
@@ -33,7 +30,7 @@ fn ingress(ctx: SkBuffContext) -> i32 {
     let (protocol, state, port) = unsafe { ((*sock).protocol, (*sock).state, (*sock).src_port) };
     match protocol {
         // Only to a listener: what the scope began has a socket of its own, and so has what was accepted.
-        6 if state != LISTEN => 1,
+        6 if state != peer::LISTEN => 1,
         6 => inbound(&ctx, &maps::scope(), Transport::Tcp, socket::low_half(port), core::ptr::null_mut()),
         17 => datagram(&ctx, sock, socket::low_half(port)),
         // Ping sockets hear answers to their own requests only.
@@ -47,10 +44,8 @@ fn datagram(ctx: &SkBuffContext, sock: *mut bpf_sock, port: u16) -> i32 {
     let scope = maps::scope();
     let packet = packet::parse(ctx);
     let tag = socket::tag(sock);
-    if let Ok(flow) = packet.flow
-        && scope.slot != 0
-    {
-        let (address, from) = (packet.source, flow.local_port);
+    if packet.is_plain() && scope.slot != 0 {
+        let (address, from) = (packet.source, packet.local_port);
         if dns::is_listener(&scope, address, from) || answers(tag, &scope, sock, address, from) {
             return 1;
         }
@@ -86,17 +81,16 @@ fn on_loopback(ctx: &SkBuffContext) -> bool {
 #[inline(always)]
 fn inbound(ctx: &SkBuffContext, scope: &Scope, transport: Transport, port: u16, sock: *mut bpf_sock) -> i32 {
     let packet = packet::parse(ctx);
-    let peer = match packet.flow {
-        Ok(flow) if on_loopback(ctx) => {
-            let ends = ((packet.source, flow.local_port), (packet.address, flow.port));
-            peer::sender(ctx.skb.skb.cast(), scope, transport, ends.0, ends.1)
-        }
-        _ => Peer::Foreign,
+    let peer = if packet.is_plain() && on_loopback(ctx) {
+        let (from, to) = packet.ends();
+        peer::sender(ctx.skb.skb.cast(), scope, transport, from, to)
+    } else {
+        Peer::Foreign
     };
     let decision = decide_inbound(&maps::Maps::known(), scope, transport, port, peer);
     if decision.passes() {
-        if let (Ok(flow), Reason::Inbound, false) = (packet.flow, decision.reason, sock.is_null()) {
-            maps::admit(ctx, scope, packet.source, flow.local_port);
+        if matches!(decision.reason, Reason::Inbound) && packet.is_plain() && !sock.is_null() {
+            maps::admit(ctx, scope, packet.source, packet.local_port);
         }
         return 1;
     }

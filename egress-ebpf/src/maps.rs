@@ -221,11 +221,12 @@ impl Tables for Maps {
         if self.ctx.is_null() || !matches!(flow.peer, Peer::Remote) {
             return flow.peer;
         }
-        let first = flow.address.words()[3].to_ne_bytes()[0];
-        if flow.address.is_v4() && first == 0 && flow.address != peer::ANY4 {
-            // 0.0.0.0/8 but for its first address leads out as any other.
-            return Peer::Foreign;
+        let to = (flow.address, flow.port);
+        match peer::at(self.ctx, scope, flow.transport, (Address::ZERO, 0), to, false) {
+            // A connected socket hears its own peer only, and who sends has no address yet: `packet` knows better, and is
+            // as quick to refuse.
+            Peer::Nobody if matches!(flow.transport, Transport::Udp) => Peer::Own,
+            peer => peer,
         }
-        peer::at(self.ctx, scope, flow.transport, (Address::ZERO, 0), (flow.address, flow.port))
     }
 }

@@ -4,7 +4,10 @@
 //! Passes *plain* packets only: with options, extension headers or fragment bits a packet goes elsewhere than its
 //! destination field says, or hides its ports. A parser that refuses them cannot be talked round.
 
+use core::arch::asm;
+
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id},
     macros::cgroup_skb,
     programs::SkBuffContext,
@@ -29,6 +32,8 @@ const IPV6_NEXT: usize = 6;
 const PORTS: usize = 4;
 /// Where a TCP header has its flags, and two of them.
 const TCP_FLAGS: usize = 13;
+/// Where a TCP header has its own length, in words, in the upper half of the byte.
+const TCP_WORDS: usize = 12;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// Protocols, as a header has them.
@@ -44,12 +49,42 @@ const ECHO_REQUEST6: u8 = 128;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// What the headers say. `flow` is missing where the packet is refused whatever the policy says.
+/// What the headers say. Every field has a value in every packet: of one that was never set older kernels' verifiers see that
+/// the compiler leaves whatever the register held.
 pub(crate) struct Packet {
     pub(crate) address: Address,
     pub(crate) source: Address,
     protocol: u8,
-    pub(crate) flow: Result<Flow, Reason>,
+    transport: Transport,
+    port: u16,
+    pub(crate) local_port: u16,
+    /// The [`Reason`] as a byte where the packet is refused whatever the policy says; else 0.
+    refused: u8,
+}
+
+impl Packet {
+    /// Whether its ports and transport mean something.
+    #[inline(always)]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.refused == 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn flow(&self) -> Flow {
+        Flow {
+            transport: self.transport,
+            address: self.address,
+            port: self.port,
+            local_port: self.local_port,
+            peer: Peer::Remote,
+        }
+    }
+
+    /// Where it comes from and where it goes.
+    #[inline(always)]
+    pub(crate) const fn ends(&self) -> (peer::End, peer::End) {
+        ((self.source, self.local_port), (self.address, self.port))
+    }
 }
 
 #[cgroup_skb(egress)]
@@ -62,10 +97,12 @@ fn packet(ctx: SkBuffContext) -> i32 {
         if sock.is_null() { sock } else { bpf_sk_fullsock(sock) }
     };
     let tag = if sock.is_null() { core::ptr::null_mut() } else { socket::tag(sock) };
-    let flow = match packet.flow {
-        Ok(flow) => flow,
-        Err(reason) => return refuse(&ctx, &scope, &packet, tag, reason),
-    };
+    if !packet.is_plain() {
+        let reason =
+            if packet.refused == Reason::NotPlain as u8 { Reason::NotPlain } else { Reason::Transport };
+        return refuse(&ctx, &scope, &packet, tag, reason);
+    }
+    let flow = packet.flow();
     match dns::question(&ctx, &scope, &flow, packet.source, sock, tag) {
         dns::Question::No => {}
         dns::Question::Known(verdict) => return verdict,
@@ -78,14 +115,16 @@ fn packet(ctx: SkBuffContext) -> i32 {
         return pass(&ctx, &scope, &packet, tag);
     }
     let peer = if local {
-        let ends = ((packet.source, flow.local_port), (flow.address, flow.port));
-        peer::at(ctx.skb.skb.cast(), &scope, flow.transport, ends.0, ends.1)
+        let (from, to) = packet.ends();
+        let data = carries_data(&ctx, &flow);
+        peer::at(ctx.skb.skb.cast(), &scope, flow.transport, from, to, data)
     } else {
         Peer::Remote
     };
     let peer = match forget(&ctx, peer as u32) {
         0 => Peer::Remote,
         1 => Peer::Own,
+        3 => Peer::Nobody,
         _ => Peer::Foreign,
     };
     let local_port = if answers(&ctx, &flow) { flow.local_port } else { 0 };
@@ -105,13 +144,19 @@ fn packet(ctx: SkBuffContext) -> i32 {
 
 /// The same number, which the verifier no longer knows: else it would walk what follows once for each way that led here.
 #[inline(always)]
-fn forget(ctx: &SkBuffContext, number: u32) -> u32 {
-    // SAFETY: the context is the kernel's; the scratch words are the program's own while it runs.
+fn forget(ctx: &SkBuffContext, mut number: u32) -> u32 {
+    // SAFETY: the context is the kernel's; the scratch words are the program's own while it runs. In assembly, because older
+    // kernels want the offset in the access itself.
     unsafe {
-        let word = (&raw mut (*ctx.skb.skb).cb).cast::<u32>();
-        word.write_volatile(number);
-        word.read_volatile()
+        asm!(
+            "*(u32 *)({ctx} + {at}) = {number}",
+            "{number} = *(u32 *)({ctx} + {at})",
+            ctx = in(reg) ctx.skb.skb,
+            at = const core::mem::offset_of!(__sk_buff, cb),
+            number = inout(reg) number,
+        );
     }
+    number
 }
 
 /// The same decision, of which the verifier no longer knows the grounds.
@@ -157,6 +202,24 @@ fn tell_once(
     if !told {
         report(scope, Hook::Packet, decision, || attempt(ctx, packet, tag));
     }
+}
+
+/// Whether a TCP packet carries more than a header; others always do.
+#[inline(always)]
+fn carries_data(ctx: &SkBuffContext, flow: &Flow) -> bool {
+    if !matches!(flow.transport, Transport::Tcp) {
+        return true;
+    }
+    let (header, words) = if is_v4(ctx) {
+        let bytes = headers::<[u8; IPV4_HEADER + TCP_WORDS + 1]>(ctx);
+        (IPV4_HEADER, bytes.map(|bytes| bytes[IPV4_HEADER + TCP_WORDS] >> 4))
+    } else {
+        let bytes = headers::<[u8; IPV6_HEADER + TCP_WORDS + 1]>(ctx);
+        (IPV6_HEADER, bytes.map(|bytes| bytes[IPV6_HEADER + TCP_WORDS] >> 4))
+    };
+    // SAFETY: the context is the kernel's.
+    let length = unsafe { (*ctx.skb.skb).len } as usize;
+    words.is_none_or(|words| length > header + usize::from(words) * 4)
 }
 
 /// Whether a packet can be a listener's answer, which its source port may open: one of a TCP connection, and not the one
@@ -361,30 +424,33 @@ fn jumbo_ports(ctx: &SkBuffContext) -> u32 {
 
 #[inline(always)]
 fn packet_to(source: Address, address: Address, protocol: u8, plain: bool, ports: &Ports) -> Packet {
-    let flow = match Transport::from_protocol(protocol) {
-        _ if !plain => Err(Reason::NotPlain),
-        None => Err(Reason::Transport),
-        Some(Transport::Icmp) => match ports.source.to_ne_bytes()[0] {
-            // Echo requests only: nothing else has an honest sender here.
-            ECHO_REQUEST | ECHO_REQUEST6 => {
-                Ok(Flow { transport: Transport::Icmp, address, port: 0, local_port: 0, peer: Peer::Remote })
-            }
-            _ => Err(Reason::Transport),
-        },
-        Some(transport) => Ok(Flow {
-            transport,
-            address,
-            port: u16::from_be(ports.destination),
-            local_port: u16::from_be(ports.source),
-            peer: Peer::Remote,
-        }),
+    let (port, local_port) = (u16::from_be(ports.destination), u16::from_be(ports.source));
+    let packet = |transport, port, local_port, refused| Packet {
+        address,
+        source,
+        protocol,
+        transport,
+        port,
+        local_port,
+        refused,
     };
-    Packet { address, source, protocol, flow }
+    // Of ICMP echo requests only: nothing else has an honest sender here. Its first byte is the type.
+    let echo = matches!(ports.source.to_ne_bytes()[0], ECHO_REQUEST | ECHO_REQUEST6);
+    if !plain {
+        return packet(Transport::Tcp, 0, 0, Reason::NotPlain as u8);
+    }
+    match Transport::from_protocol(protocol) {
+        Some(Transport::Tcp) => packet(Transport::Tcp, port, local_port, 0),
+        Some(Transport::Udp) => packet(Transport::Udp, port, local_port, 0),
+        Some(Transport::Icmp) if echo => packet(Transport::Icmp, 0, 0, 0),
+        _ => packet(Transport::Tcp, 0, 0, Reason::Transport as u8),
+    }
 }
 
 #[inline(always)]
 fn unreadable() -> Packet {
-    Packet { address: Address::ZERO, source: Address::ZERO, protocol: 0, flow: Err(Reason::NotPlain) }
+    let ports = Ports { source: 0, destination: 0 };
+    packet_to(Address::ZERO, Address::ZERO, 0, false, &ports)
 }
 
 #[inline(always)]
@@ -398,7 +464,7 @@ pub(crate) fn attempt(ctx: &SkBuffContext, packet: &Packet, tag: *const Tag) -> 
         // SAFETY: the context is the kernel's.
         cookie: unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) },
         address: packet.address,
-        port: packet.flow.map_or(0, |flow| flow.port),
+        port: packet.port,
         protocol: u16::from(packet.protocol),
         family: if packet.address.is_v4() { AF_INET } else { AF_INET6 },
         socket_type: 0,

@@ -12,22 +12,35 @@ use crate::socket;
 
 const LOOPBACK4: Address = Address::from_v4([127, 0, 0, 1]);
 const LOOPBACK6: Address = Address::from_number(1);
-pub(crate) const ANY4: Address = Address::from_v4([0; 4]);
+const ANY4: Address = Address::from_v4([0; 4]);
+
+/// `BPF_TCP_LISTEN`
+pub(crate) const LISTEN: u32 = 10;
 
 /// An address and a port.
 pub(crate) type End = (Address, u16);
 
 /// Who has the socket that hears at `to` what is sent from `from`, in the network namespace of the program's context.
-/// Nobody there counts as [`Peer::Own`]: the kernel then refuses by itself, as programs that wait for a server expect.
 ///
-/// A socket is the scope's if a program of the scope saw it made, or the listener that accepted it.
+/// A socket is the scope's if a program of the scope saw it made, or the listener that accepted it. What is bound to a device
+/// is not found by this look-up unless that is the loopback device, and the kernel may prefer it at the host's other addresses:
+/// so `data` must there have a connection of its own to go to, which only the scope's own listener can have accepted.
 #[inline(always)]
-pub(crate) fn at(ctx: *mut c_void, scope: &Scope, transport: Transport, from: End, to: End) -> Peer {
+pub(crate) fn at(
+    ctx: *mut c_void,
+    scope: &Scope,
+    transport: Transport,
+    from: End,
+    to: End,
+    data: bool,
+) -> Peer {
     let socket = look_up(ctx, transport, from, to);
     if socket.is_null() {
-        return Peer::Own;
+        return Peer::Nobody;
     }
-    let own = is_own(socket, scope);
+    // SAFETY: not null, as just checked; the field is a readable word.
+    let listens = unsafe { (*socket).state } == LISTEN && matches!(transport, Transport::Tcp);
+    let own = is_own(socket, scope) && !(listens && data && !to.0.is_loopback());
     // SAFETY: the look-up took a reference.
     unsafe { bpf_sk_release(socket.cast()) };
     if own { Peer::Own } else { Peer::Foreign }

@@ -2,7 +2,7 @@
 //!
 //! No address hook sees them, and IGMP and MLD reports are packets of the kernel's own that no hook sees at all.
 
-use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
+use aya_ebpf::{bindings::bpf_sockopt, macros::cgroup_sockopt, programs::SockoptContext};
 use egress_common::{Decision, Hook, Owner, Reason};
 
 use crate::{
@@ -15,6 +15,9 @@ const SOL_IP: u32 = 0;
 const SOL_SOCKET: u32 = 1;
 const SOL_TCP: u32 = 6;
 const SOL_IPV6: u32 = 41;
+const IPPROTO_UDP: u32 = 17;
+const SO_REUSEADDR: u32 = 2;
+const SO_REUSEPORT: u32 = 15;
 
 /// Values longer than this are not shown to programs, and older kernels refuse the call unless the program says that it
 /// leaves the value alone.
@@ -27,6 +30,9 @@ fn setsockopt(ctx: SockoptContext) -> i32 {
     let (level, name, length) =
         unsafe { ((*option).level.cast_unsigned(), (*option).optname.cast_unsigned(), (*option).optlen) };
     if !is_closed(level, name) {
+        if level == SOL_SOCKET && matches!(name, SO_REUSEADDR | SO_REUSEPORT) && is_udp(option) {
+            keep_port(option);
+        }
         if length > PAGE {
             // SAFETY: the field is writable; 0 leaves the program's own value in place.
             unsafe { (&raw mut (*option).optlen).write_volatile(0) };
@@ -42,6 +48,25 @@ fn setsockopt(ctx: SockoptContext) -> i32 {
     let owner = || if tag.is_null() { Owner::default() } else { unsafe { (*tag).owner } };
     report(&scope, Hook::Setsockopt, decision, || Attempt::of(owner(), low_half(level), low_half(name)));
     i32::from(decision.passes())
+}
+
+#[inline(always)]
+fn is_udp(option: *const bpf_sockopt) -> bool {
+    // SAFETY: the context is the kernel's, its socket never null.
+    unsafe { (*(*option).__bindgen_anon_1.sk).protocol == IPPROTO_UDP }
+}
+
+/// Has the call succeed without effect. A UDP port of the scope is not to be shared with sockets of others: of several, `peer`
+/// would look one up, and the kernel give the datagram to another (one that is bound to a device), or to all (a broadcast).
+#[inline(always)]
+fn keep_port(option: *mut bpf_sockopt) {
+    // SAFETY: the value lies between both ends, which the kernel gives; it is written only where it is whole.
+    unsafe {
+        let value = (*option).__bindgen_anon_2.optval.cast::<u32>();
+        if value.add(1).cast() <= (*option).__bindgen_anon_3.optval_end {
+            value.write_volatile(0);
+        }
+    }
 }
 
 /// Numbers from the kernel's `in.h`, `in6.h`, `socket.h` and `tcp.h`.

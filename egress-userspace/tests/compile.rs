@@ -119,7 +119,13 @@ impl Model<'_> {
             return (Verdict::Allow, Reason::Rule, named(rule));
         }
         let plain = flow.address == flow.address.judged();
-        if flow.peer == Peer::Own && plain && self.policy.loopback != Loopback::None {
+        let ip = address.to_canonical();
+        let first = match ip {
+            IpAddr::V4(v4) => v4.octets()[0] == 127 || v4.is_unspecified(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified(),
+        };
+        let own = flow.peer == Peer::Own || (flow.peer == Peer::Nobody && first);
+        if own && plain && self.policy.loopback != Loopback::None {
             return (Verdict::Allow, Reason::Own, None);
         }
         let reason = if flow.peer == Peer::Remote { reason } else { Reason::Loopback };
@@ -204,7 +210,7 @@ proptest! {
         let compiled = compile_on(&policy, &own);
         let tables = MemoryTables::new(&compiled);
         let itself = |flow: &Flow| own.iter().any(|own| Address::from(*own) == flow.address.judged());
-        for flow in flows.iter().filter(|flow| itself(flow) && flow.peer != Peer::Own) {
+        for flow in flows.iter().filter(|flow| itself(flow) && !matches!(flow.peer, Peer::Own | Peer::Nobody)) {
             let decision = tables.decide(flow);
             let exact = compiled.rule(decision.rule).is_some_and(|rule| {
                 [" 127.", "/32 ", "/128 "].iter().any(|part| rule.text.contains(part))

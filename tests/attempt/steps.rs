@@ -1,6 +1,10 @@
 //! The steps that an attempt is made of.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     ask, call, own, race, ring,
@@ -62,6 +66,10 @@ impl State {
             ("foreign", []) => Some(call::foreign()),
             ("own-tcp", [listen, to]) => Some(own::tcp(listen.parse().ok()?, to.parse().ok()?)),
             ("own-udp", [listen, to]) => Some(own::udp(listen.parse().ok()?, to.parse().ok()?)),
+            ("load", [both, neither, one, path]) => {
+                let names = [name(both)?, name(neither)?, name(one)?];
+                Some(load(&names, path))
+            }
             ("namespace", []) => Some(ask::namespace()),
             ("lo", []) => Some(ask::loopback_up()),
             ("storm" | "follow", [server, asked, kind, count, port]) => {
@@ -148,6 +156,34 @@ fn flood(socket: &Socket, to: &Name, count: u64) -> Done {
             Ok(()) => return Err(libc::EEXIST),
         }
     }
+    Ok(())
+}
+
+/// Connects, while there is a file (and no longer than 30 s), to three places in turn, where nobody listens: to the first, which must always answer, to the second,
+/// which must always be refused, and to the third, which may be either.
+fn load([both, neither, one]: &[Name; 3], path: &str) -> Done {
+    let connect = |to: &Name| -> Done {
+        let family = if to.address().is_some_and(|address| address.is_ipv4()) { "inet" } else { "inet6" };
+        let socket = Socket::open(family, "stream", 0).ok_or(libc::EINVAL)??;
+        socket.connect(to)
+    };
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut rounds = 0;
+    while std::path::Path::new(path).exists() && Instant::now() < end {
+        match connect(both) {
+            Err(libc::ECONNREFUSED) => {}
+            Err(other) => return Err(other),
+            Ok(()) => return Err(libc::EEXIST),
+        }
+        match connect(neither) {
+            Err(libc::EPERM) => {}
+            Err(other) => return Err(other),
+            Ok(()) => return Err(libc::EEXIST),
+        }
+        let _either = connect(one);
+        rounds += 1;
+    }
+    println!("> {rounds} rounds");
     Ok(())
 }
 

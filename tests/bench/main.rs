@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let empty = EmptyPrograms::attach()?;
     for tables in Tables::ALL {
         let limits = Limits { permits: 262_144, ..Limits::default() };
-        let scope = Scope::with_limits(&KernelProgram::ALL, &limits)?;
+        let mut scope = Scope::with_limits(&KernelProgram::ALL, &limits)?;
         scope.enforced.open(&tables.compiled(), 0)?;
         tables.write_permits(&scope)?;
         for load in Load::ALL {

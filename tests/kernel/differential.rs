@@ -220,11 +220,11 @@ fn destinations(random: &mut Random, policy: &Generated, count: usize) -> Vec<(S
 }
 
 fn flow(to: SocketAddr, transport: Transport) -> Flow {
-    // On this host nobody listens: as good as the scope's own.
+    // On this host nobody listens.
     let canonical = to.ip().to_canonical();
     // (0.0.0.0/8 but for its first address leads out as any other.)
     let local = canonical.is_loopback() || canonical.is_unspecified();
-    let peer = if local { Peer::Own } else { Peer::Remote };
+    let peer = if local { Peer::Nobody } else { Peer::Remote };
     Flow { transport, address: to.ip().into(), port: to.port(), local_port: 0, peer }
 }
 

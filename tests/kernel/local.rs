@@ -1,6 +1,9 @@
 //! `loopback:`: on the host itself a scope reaches its own sockets, and those of others by rule only.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use egress_common::{Hook, Reason, Verdict};
 use egress_tests::{
@@ -9,6 +12,10 @@ use egress_tests::{
     network::address::{AGENT4, AGENT6},
     policies,
     scope::{Scope, told},
+};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, accept, bind, listen, recv, setsockopt,
+    socket, sockopt,
 };
 
 /// Where the host's own services are: none of them is of the scope.
@@ -238,4 +245,74 @@ fn a_port_that_changes_hands_is_judged_anew() {
     assert!(services.take().is_empty());
     let told: Vec<_> = scope.events().iter().map(told).collect();
     assert_eq!(told, [(Verdict::Deny, Hook::Packet, Reason::Loopback)]);
+}
+
+/// A UDP socket of somebody else in the agent's namespace, at port 8080 of every address.
+fn datagrams(lab: &Lab, share: bool, device: bool) -> OwnedFd {
+    lab.agent.enter(|| {
+        let socket =
+            socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_NONBLOCK, None).expect("a socket");
+        setsockopt(&socket, sockopt::ReuseAddr, &share).expect("share the port");
+        if device {
+            setsockopt(&socket, sockopt::BindToDevice, &"agent0".into()).expect("bind to the device");
+        }
+        bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, PORT)).expect("bind");
+        socket
+    })
+}
+
+fn hears(socket: &OwnedFd) -> bool {
+    recv(socket.as_raw_fd(), &mut [0; 16], MsgFlags::empty()).is_ok()
+}
+
+/// The kernel gives what is sent to a broadcast address to every socket of the port, and a look-up finds one of them: the
+/// scope's own, bound to that very address; and of two at the same port it may prefer the one that is bound to a device. So UDP
+/// ports are not shared. Seen to fail without `keep_port` in setsockopt.rs.
+#[test]
+fn a_port_shared_with_others_is_not_own() {
+    for (own, to) in [("127.255.255.255:8080", "127.255.255.255:8080"), ("0.0.0.0:8080", "192.0.2.2:8080")] {
+        let lab = Lab::new().expect("the lab");
+        let foreign = datagrams(&lab, true, to.starts_with("192"));
+        let (bind, send) = (format!("bind {own}"), format!("sendto {to} told"));
+        let steps = ["socket inet dgram", "option 1 2 01000000", "option 1 6 01000000", &bind, &send];
+        Attempt::new(&steps).run(&lab, None).expect("the attempt is made");
+        assert!(hears(&foreign), "control {own}");
+        let mut scope = Scope::open(&policies::lab_and("loopback: own\n")).expect("a scope");
+        let (outcome, _) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+        assert!(!hears(&foreign), "{own}: {outcome:?}");
+        assert_eq!(outcome.failure(), Some(("bind", libc::EADDRINUSE)), "{own}");
+    }
+}
+
+/// What is bound to a device is found by no look-up at the host's own addresses: nobody there is not taken for nobody.
+/// Seen to fail with `Peer::Nobody` allowed at every address in decide.rs.
+#[test]
+fn services_bound_to_a_device_are_not_reached() {
+    let all = "  - { cidr: 0.0.0.0/0, ports: [1-52, 54-852, 854-65535], protocol: any }\n";
+    for policy in ["loopback: own\n", all] {
+        let lab = Lab::new().expect("the lab");
+        let foreign = datagrams(&lab, false, true);
+        let listener = lab.agent.enter(|| {
+            let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)
+                .expect("a socket");
+            setsockopt(&socket, sockopt::BindToDevice, &"agent0".into()).expect("bind to the device");
+            bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, PORT)).expect("bind");
+            listen(&socket, Backlog::new(4).expect("a number")).expect("listen");
+            socket
+        });
+        let accepts = || accept(listener.as_raw_fd()).is_ok();
+        let mut scope = Scope::open(&policies::lab_and(policy)).expect("a scope");
+        for steps in [
+            ["socket inet dgram", "connect 192.0.2.2:8080", "send told"],
+            ["socket inet dgram", "sendto 192.0.2.2:8080 told", "sleep 1"],
+            ["socket inet stream", "connect 192.0.2.2:8080", "send told"],
+        ] {
+            Attempt::new(&steps).run(&lab, None).expect("the attempt is made");
+            assert!(hears(&foreign) || accepts(), "control {steps:?}");
+            let (outcome, _) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
+            assert!(!hears(&foreign) && !accepts(), "{steps:?}: {outcome:?}");
+            let errno = outcome.failure().map(|(_, errno)| errno);
+            assert!([Some(libc::EPERM), Some(libc::EINPROGRESS)].contains(&errno), "{steps:?}: {outcome:?}");
+        }
+    }
 }

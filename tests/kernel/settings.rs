@@ -40,7 +40,7 @@ fn without_the_hook_root_writes_settings() {
 
 fn without(removed: KernelProgram) -> Scope {
     let rest: Vec<_> = KernelProgram::ALL.into_iter().filter(|program| *program != removed).collect();
-    let scope = Scope::closed(&rest).expect("a scope");
+    let mut scope = Scope::closed(&rest).expect("a scope");
     scope.enforced.open(&policies::lab(), 0).expect("a policy");
     scope
 }

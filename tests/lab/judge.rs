@@ -57,9 +57,8 @@ pub fn without(removed: KernelProgram, cases: &[Case]) -> String {
 /// What changes for the cases if only these programs are attached: a line for each.
 pub fn differences(attached: &[KernelProgram], cases: &[Case]) -> String {
     let lab = Lab::new().expect("the lab");
-    let scope = Scope::closed(attached).expect("a scope");
+    let mut scope = Scope::closed(attached).expect("a scope");
     scope.enforced.open(&policies::lab(), 0).expect("a policy");
-    let mut scope = scope;
     let mut text = String::new();
     for case in cases {
         let found = perform(case, &mut scope, &lab).expect("the attempt is made");

@@ -39,6 +39,11 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 /// The self-test forks, and a fork copies the descriptors of all tests that are in the middle of something.
 static FORKING: Mutex<()> = Mutex::new(());
 
+/// Held while a scope is attached to a control group of the test's own: the self-test forks.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    FORKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 impl Scope {
     /// Attaches `programs`; the scope refuses everything until [`Scope::open`].
     pub fn closed(programs: &[KernelProgram]) -> Result<Self> {
@@ -53,7 +58,7 @@ impl Scope {
         let found = Places::find()?;
         let beside = |path: &PathBuf| path.with_file_name(&run);
         let places = Places { cgroups: beside(&found.cgroups), pins: beside(&found.pins) };
-        let _alone = FORKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _alone = alone();
         let mut enforced = EnforcedScope::close_with(&places, "scope", limits, programs)?;
         let events = enforced.engine.take_events()?;
         let mut scope = Self { enforced, events, places };
@@ -63,7 +68,7 @@ impl Scope {
 
     /// All programs, and this policy.
     pub fn open(compiled: &Compiled) -> Result<Self> {
-        let scope = Self::closed(&KernelProgram::ALL)?;
+        let mut scope = Self::closed(&KernelProgram::ALL)?;
         scope.enforced.open(compiled, 0)?;
         Ok(scope)
     }

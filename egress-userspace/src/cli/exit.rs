@@ -49,7 +49,7 @@ pub(super) const fn of_run_error(error: &RunError) -> u8 {
         RunError::Launch(LaunchError::NotExecutable { .. }) => NOT_EXECUTABLE,
         RunError::Scope(ScopeError::Cgroup(error)) => match error {
             CgroupError::NoBpffs { .. } => NO_BPF,
-            CgroupError::NoCgroup2 | CgroupError::Delegated(_) => NO_CGROUP,
+            CgroupError::NoCgroup2 | CgroupError::Delegated(_) | CgroupError::NoScope(_) => NO_CGROUP,
             CgroupError::Mounts(_) | CgroupError::Io { .. } => NO_CGROUP,
         },
         RunError::Scope(ScopeError::Enforce(error)) => of_enforce_error(error),

@@ -7,12 +7,15 @@ mod error;
 #[cfg(feature = "kernel-log")]
 pub mod kernel_log;
 mod lsm;
+pub(crate) mod netlink;
 mod object;
 mod program;
 mod raw;
 mod selftest;
+pub mod sock_diag;
 pub mod sys;
 mod tables;
+mod tags;
 
 pub use attach::{Attachment, LinkHealth, pins_are_dead, remove_pins};
 pub use engine::{Engine, Limits};

@@ -15,6 +15,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Update flag: create or replace.
 pub const ANY: u64 = 0;
 
+/// Update flag: only where there is nothing (EEXIST).
+pub const NEW: u64 = 1;
+
 /// What the kernel says of a cgroup link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CgroupLink {
@@ -131,6 +134,27 @@ fn read<V: FromBytes>(bytes: &[u8]) -> io::Result<V> {
 
 fn lookup_into(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<()> {
     call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut map_attr(map, key, value.as_mut_ptr() as u64)).map(drop)
+}
+
+/// The key after this one, or the first; `None` at the end, or if this one is gone and so leads nowhere.
+///
+/// # Errors
+/// `bpf(2)` `BPF_MAP_GET_NEXT_KEY`.
+pub fn map_next_key<K>(map: BorrowedFd<'_>, after: Option<&K>) -> io::Result<Option<K>>
+where
+    K: FromBytes + IntoBytes + Immutable,
+{
+    let mut next = K::new_zeroed();
+    let to = next.as_mut_bytes().as_mut_ptr() as u64;
+    let mut attr = map_attr(map, after.map_or(&[], |key| key.as_bytes()), to);
+    if after.is_none() {
+        attr.__bindgen_anon_2.key = 0;
+    }
+    match call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn map_attr(map: BorrowedFd<'_>, key: &[u8], value: u64) -> bpf_attr {

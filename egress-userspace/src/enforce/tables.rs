@@ -185,6 +185,26 @@ impl Permits<'_> {
         sys::map_delete(self.0, key).map_err(|error| table_error("permit", error))
     }
 
+    /// All permits of a slot. For a time in which nobody removes any.
+    ///
+    /// # Errors
+    /// [`TableError::Write`].
+    pub fn of_slot(&self, slot: u32) -> Result<Vec<(PermitKey, Permit)>, TableError> {
+        let mut found = Vec::new();
+        let mut last: Option<PermitKey> = None;
+        while let Some(key) =
+            sys::map_next_key(self.0, last.as_ref()).map_err(|error| table_error("permit", error))?
+        {
+            if key.slot == slot
+                && let Some(permit) = self.read(&key)?
+            {
+                found.push((key, permit));
+            }
+            last = Some(key);
+        }
+        Ok(found)
+    }
+
     /// Reads a permit.
     ///
     /// # Errors

@@ -38,6 +38,11 @@ pub enum CgroupError {
          run `egress` where the cgroup2 root belongs to root"
     )]
     Delegated(PathBuf),
+    /// The root cgroup, or no cgroup at all.
+    #[error(
+        "{0} is no cgroup that can be a scope: name a directory below the cgroup2 mount, not the mount itself"
+    )]
+    NoScope(PathBuf),
     /// A file or directory could not be made or opened.
     #[error("cannot {operation} {path}: {source}", path = .path.display())]
     Io {
@@ -138,6 +143,8 @@ pub struct Cgroup {
     pins: PathBuf,
     id: u64,
     directory: Flock<File>,
+    /// Somebody else's, who removes it.
+    adopted: bool,
 }
 
 impl Cgroup {
@@ -152,11 +159,62 @@ impl Cgroup {
         let result = create_private(&pins, 0o700)
             .map_err(CgroupError::io("make the pin directory", &pins))
             .and_then(|()| Self::open(places, run))
-            .and_then(|cgroup| cgroup.refuse_delegated(places).map(|()| cgroup));
+            .and_then(|cgroup| {
+                let root = places.cgroups.parent().unwrap_or(&places.cgroups);
+                cgroup.refuse_delegated(root).map(|()| cgroup)
+            });
         if result.is_err() {
             remove_tree(&path);
             enforce::remove_pins(&pins);
             remove_parents(&path, &pins);
+        }
+        result
+    }
+
+    /// A cgroup that is there already, to be enforced with links in `pins`, which is made.
+    ///
+    /// # Errors
+    /// [`CgroupError`], also of the root cgroup; nothing is left behind.
+    pub fn adopt(path: &Path, pins: &Path) -> Result<Self, CgroupError> {
+        let path = path.canonicalize().map_err(CgroupError::io("find", path))?;
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(CgroupError::Mounts)?;
+        let root = mounted(&mounts, "cgroup2").find(|root| path.starts_with(root));
+        // Only the root cgroup has no type, whatever a mount shows as its root.
+        let Some(root) = root.filter(|_| path.join("cgroup.type").is_file()) else {
+            return Err(CgroupError::NoScope(path));
+        };
+        let directory = File::open(&path).map_err(CgroupError::io("open", &path))?;
+        let id = directory.metadata().map_err(CgroupError::io("look at", &path))?.ino();
+        let directory = Flock::lock(directory, FlockArg::LockSharedNonblock)
+            .map_err(|(_, error)| CgroupError::io("lock", &path)(error.into()))?;
+        let cgroup = Self { path, pins: pins.to_owned(), id, directory, adopted: true };
+        cgroup.refuse_delegated(&root)?;
+        let pins = &cgroup.pins;
+        create_private(pins, 0o700).map_err(CgroupError::io("make the pin directory", pins))?;
+        Ok(cgroup)
+    }
+
+    /// Lets go of an adopted cgroup that nothing was attached to.
+    pub(super) fn release(&self) {
+        enforce::remove_pins(&self.pins);
+    }
+
+    /// Runs `test` with the `cgroup.procs` of a cgroup below, made for it: where resources are controlled, processes may only
+    /// be in the lowest.
+    ///
+    /// # Errors
+    /// The cgroup cannot be made.
+    pub(super) fn with_test_cgroup<T>(&self, test: impl FnOnce(&File) -> T) -> Result<T, CgroupError> {
+        let path = self.path.join(format!("egress-self-test-{}", std::process::id()));
+        fs::create_dir(&path).map_err(CgroupError::io("make the cgroup", &path))?;
+        let procs = File::options().write(true).open(path.join("cgroup.procs"));
+        let result = procs.map(|procs| test(&procs)).map_err(CgroupError::io("open", &path));
+        // The kernel takes a moment to let go of a process that has ended.
+        for _ in 0..100 {
+            if remove_tree(&path) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         result
     }
@@ -168,12 +226,11 @@ impl Cgroup {
         let id = directory.metadata().map_err(CgroupError::io("look at", &path))?.ino();
         let directory = Flock::lock(directory, FlockArg::LockSharedNonblock)
             .map_err(|(_, error)| CgroupError::io("lock", &path)(error.into()))?;
-        Ok(Self { pins: places.pins.join(run), path, id, directory })
+        Ok(Self { pins: places.pins.join(run), path, id, directory, adopted: false })
     }
 
     /// A process may move to another cgroup if it can write `cgroup.procs` there and in their common ancestor.
-    fn refuse_delegated(&self, places: &Places) -> Result<(), CgroupError> {
-        let root = places.cgroups.parent().unwrap_or(&places.cgroups);
+    fn refuse_delegated(&self, root: &Path) -> Result<(), CgroupError> {
         for directory in self.path.ancestors().take_while(|path| path.starts_with(root)) {
             let procs = directory.join("cgroup.procs");
             for path in [directory, &procs] {
@@ -225,8 +282,19 @@ impl Cgroup {
         found
     }
 
-    /// Removes cgroup and pins if no process is left inside; whether it did.
+    /// Ids of it and of all cgroups below.
+    pub fn ids(&self) -> std::collections::BTreeSet<u64> {
+        let mut found = [self.id].into();
+        collect_ids(&self.path, &mut found);
+        found
+    }
+
+    /// Removes cgroup and pins if no process is left inside; whether it did. Of a cgroup that is somebody else's only the
+    /// pins, once it is gone.
     pub fn remove_if_empty(&self) -> bool {
+        if self.adopted {
+            return !self.path.exists() && unpin_once_dead(&self.pins);
+        }
         remove_scope(&self.path, &self.pins)
     }
 }
@@ -236,6 +304,13 @@ pub(super) fn collect_processes(path: &Path, found: &mut Vec<u32>) {
     found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
     for child in subdirectories(path) {
         collect_processes(&child, found);
+    }
+}
+
+fn collect_ids(path: &Path, found: &mut std::collections::BTreeSet<u64>) {
+    for child in subdirectories(path) {
+        found.extend(fs::metadata(&child).map(|metadata| metadata.ino()));
+        collect_ids(&child, found);
     }
 }
 

@@ -306,7 +306,8 @@ fn all_destinations() -> Vec<Flow> {
             IpAddr::V6(v6) => v6.to_bits() < 3,
         };
         let local_ports: &[u16] = if local { &[0, 443, 8000] } else { &[0] };
-        let peers: &[Peer] = if local { &[Peer::Remote, Peer::Own, Peer::Foreign] } else { &[Peer::Remote] };
+        let peers: &[Peer] =
+            if local { &[Peer::Remote, Peer::Own, Peer::Foreign, Peer::Nobody] } else { &[Peer::Remote] };
         let with_ports = ports.iter().flat_map(|&port| [(Transport::Tcp, port), (Transport::Udp, port)]);
         for (transport, port) in with_ports.chain([(Transport::Icmp, 0)]) {
             for &peer in peers {

@@ -152,21 +152,29 @@ impl Lsm {
         compiled: &Compiled,
         permitted: &[Restriction],
     ) -> Result<(), EnforceError> {
-        let names = names::names(&compiled.unix_rules);
-        for (table, entries) in [("UNIX_NAMES", &names.exact), ("UNIX_PREFIXES", &names.prefixes)] {
-            let map = engine.map(table)?;
-            for (name, rule) in entries {
-                sys::map_update(map, name, rule, sys::ANY)
-                    .map_err(|error| EnforceError::other("write the table of unix sockets", error))?;
-            }
+        write_names(engine, compiled)?;
+        set_state(engine, &state_of(scope, compiled, permitted))
+    }
+
+    /// As [`Lsm::open`], of another policy in the place of one in force. Where rules about unix sockets change, all unix
+    /// sockets are closed for the moment in which the tables hold parts of both.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; unix sockets stay closed.
+    pub fn replace(
+        &self,
+        engine: &Engine,
+        scope: &Scope,
+        (old, new): (&Compiled, &Compiled),
+        permitted: &[Restriction],
+    ) -> Result<(), EnforceError> {
+        let state = state_of(scope, new, permitted);
+        if old.unix_rules != new.unix_rules {
+            set_state(engine, &State { unix: UnixSetting::None as u8, ..state })?;
+            remove_names(engine, old)?;
+            write_names(engine, new)?;
         }
-        let unix = match compiled.unix {
-            Unix::Own => UnixSetting::Own,
-            Unix::Any => UnixSetting::Any,
-            Unix::None => UnixSetting::None,
-        };
-        let lifted = permitted.iter().map(|restriction| bit(*restriction)).fold(0, |all, bit| all | bit);
-        set_state(engine, &State { scope: *scope, lifted, unix: unix as u8, pad: [0; 3] })
+        set_state(engine, &state)
     }
 
     /// The counters, summed over the CPUs.
@@ -248,6 +256,40 @@ fn offsets(info: &btf::TypeInfo) -> Result<Offsets, &'static str> {
         node_id: info.offset("kernfs_node.id")?,
         node_name: info.offset("kernfs_node.name")?,
     })
+}
+
+fn state_of(scope: &Scope, compiled: &Compiled, permitted: &[Restriction]) -> State {
+    let unix = match compiled.unix {
+        Unix::Own => UnixSetting::Own,
+        Unix::Any => UnixSetting::Any,
+        Unix::None => UnixSetting::None,
+    };
+    let lifted = permitted.iter().map(|restriction| bit(*restriction)).fold(0, |all, bit| all | bit);
+    State { scope: *scope, lifted, unix: unix as u8, pad: [0; 3] }
+}
+
+fn write_names(engine: &Engine, compiled: &Compiled) -> Result<(), EnforceError> {
+    let names = names::names(&compiled.unix_rules);
+    for (table, entries) in [("UNIX_NAMES", &names.exact), ("UNIX_PREFIXES", &names.prefixes)] {
+        let map = engine.map(table)?;
+        for (name, rule) in entries {
+            sys::map_update(map, name, rule, sys::ANY)
+                .map_err(|error| EnforceError::other("write the table of unix sockets", error))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_names(engine: &Engine, compiled: &Compiled) -> Result<(), EnforceError> {
+    let names = names::names(&compiled.unix_rules);
+    for (table, entries) in [("UNIX_NAMES", &names.exact), ("UNIX_PREFIXES", &names.prefixes)] {
+        let map = engine.map(table)?;
+        for name in entries.keys() {
+            sys::map_delete(map, name)
+                .map_err(|error| EnforceError::other("write the table of unix sockets", error))?;
+        }
+    }
+    Ok(())
 }
 
 fn set_state(engine: &Engine, state: &State) -> Result<(), EnforceError> {
