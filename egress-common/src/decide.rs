@@ -314,8 +314,9 @@ pub fn decide<T: Tables>(tables: &T, scope: &Scope, flow: &Flow) -> Decision {
         Some(rule) if loopback || !local => return Decision::allow(Reason::Rule, rule.rule),
         _ => {}
     }
-    // Not where a translator would make a loopback address of it, somewhere else.
-    if local && scope.own == 1 && flow.address == address {
+    // Not where a translator would make a loopback address of it, somewhere else, nor where many hear it.
+    let one = !matches!(class, Class::Multicast | Class::Broadcast | Class::Metadata);
+    if local && one && scope.own == 1 && flow.address == address {
         let own = match tables.peer(scope, flow) {
             Peer::Own => true,
             // The kernel refuses by itself then, as programs that wait for a server expect. At other addresses somebody may

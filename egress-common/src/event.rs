@@ -115,8 +115,8 @@ pub struct Tag {
     pub reported: u8,
     /// 1: a datagram socket that had more than one peer; its tag approves nothing any more.
     pub moved: u8,
-    /// Zero.
-    pub pad: u8,
+    /// 1: it may send to broadcast addresses (SO_BROADCAST).
+    pub broadcast: u8,
     /// Address of the last datagram that was sent to an address of its own.
     pub sent_address: Address,
     /// [`crate::Scope::epoch`] when it was sent.

@@ -276,8 +276,10 @@ pub struct Scope {
     pub unix_open: u8,
     /// 1: some rule opens ICMP echo, so ping sockets can be made.
     pub icmp: u8,
+    /// 1: some rule may open a broadcast address, so SO_BROADCAST takes effect.
+    pub broadcast: u8,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u8; 3],
 }
 
 impl Scope {
@@ -296,7 +298,8 @@ impl Scope {
         own: 0,
         unix_open: 0,
         icmp: 0,
-        pad: 0,
+        broadcast: 0,
+        pad: [0; 3],
     };
 }
 

@@ -69,12 +69,30 @@ fn datagram(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
         return refuse_unless_allowed(ctx, scope, &flow, decision);
     }
     socket::used_by_current(tag);
+    // SAFETY: not null, as just checked.
+    let broadcast = unsafe { (*tag).broadcast } == 1 && may_be_broadcast(flow.address);
+    if is_heard_here(decision, broadcast) {
+        return refuse_unless_allowed(ctx, scope, &flow, decision);
+    }
     if decision.passes() && !matches!(decision.reason, Reason::Own) {
         socket::approve(tag, scope, &flow, decision, false);
     } else {
         socket::disapprove(tag);
     }
     1
+}
+
+/// A broadcast address of whatever network ends in a one.
+#[inline(always)]
+fn may_be_broadcast(address: Address) -> bool {
+    address.is_v4() && u32::from_be(address.words()[3]) & 1 == 1
+}
+
+/// Whether sockets of this host would hear what is refused at `packet`: of a datagram to many the kernel gives them a copy of its
+/// own first, which no hook sees. Without SO_BROADCAST no broadcast address can be connected to: see `setsockopt`.
+#[inline(always)]
+fn is_heard_here(decision: Decision, broadcast: bool) -> bool {
+    !decision.passes() && (broadcast || matches!(decision.reason, Reason::Multicast | Reason::Broadcast))
 }
 
 #[inline(always)]

@@ -1,4 +1,5 @@
-//! `cgroup/dev`: devices that carry packets or memory past every socket.
+//! `cgroup/dev`: devices that carry packets, bytes or memory past every socket. A list, since most devices lead nowhere;
+//! numbers that a kernel hands out as it goes (vport, tap) are not in it, and are root's.
 
 use aya_ebpf::{macros::cgroup_device, programs::DeviceContext};
 use egress_common::{Decision, Hook, Reason};
@@ -13,13 +14,16 @@ use crate::{
 const CHAR: u32 = 2;
 /// `BPF_DEVCG_ACC_MKNOD`, in the upper half: making a node reaches nothing by itself.
 const MAKE: u32 = 1;
+/// `BPF_DEVCG_ACC_WRITE`, as well.
+const WRITE: u32 = 4;
 
 #[cgroup_device]
 fn device(ctx: DeviceContext) -> i32 {
     // SAFETY: the context is the kernel's; the fields are readable words.
     let (access, major, minor) =
         unsafe { ((*ctx.device).access_type, (*ctx.device).major, (*ctx.device).minor) };
-    if access & 0xffff != CHAR || access >> 16 == MAKE || !is_closed(major, minor) {
+    let writes = (access >> 16) & WRITE != 0;
+    if access & 0xffff != CHAR || access >> 16 == MAKE || !is_closed(major, minor, writes) {
         return 1;
     }
     let scope = maps::scope();
@@ -33,14 +37,18 @@ fn device(ctx: DeviceContext) -> i32 {
 
 /// Numbers from the kernel's `admin-guide/devices.txt` and `miscdevice.h`.
 #[inline(always)]
-const fn is_closed(major: u32, minor: u32) -> bool {
+const fn is_closed(major: u32, minor: u32, writes: bool) -> bool {
     match major {
-        // mem, kmem, port
-        1 => matches!(minor, 1 | 2 | 4),
-        // tun, vhost-net, vhost-vsock
-        10 => matches!(minor, 200 | 238 | 241),
-        // ppp
-        108 => true,
+        // mem, kmem, port; the kernel's log, which goes to wherever logs go
+        1 => matches!(minor, 1 | 2 | 4) || (minor == 11 && writes),
+        // serial lines; the first 64 are virtual consoles
+        4 => minor >= 64,
+        // the machine's console
+        5 => minor == 1,
+        // tun, uinput (keys for somebody else's session), vhost-net, vhost-vsock
+        10 => matches!(minor, 200 | 223 | 238 | 241),
+        // ppp; serial lines over USB (two), USB itself, serial lines of small machines, hypervisor consoles, InfiniBand
+        108 | 166 | 188 | 189 | 204 | 229 | 231 => true,
         _ => false,
     }
 }

@@ -224,9 +224,17 @@ impl Tables for Maps {
         let to = (flow.address, flow.port);
         match peer::at(self.ctx, scope, flow.transport, (Address::ZERO, 0), to, false) {
             // A connected socket hears its own peer only, and who sends has no address yet: `packet` knows better, and is
-            // as quick to refuse.
-            Peer::Nobody if matches!(flow.transport, Transport::Udp) => Peer::Own,
+            // as quick to refuse. (0.0.0.0/8 but for its first address leads out as any other.)
+            Peer::Nobody if matches!(flow.transport, Transport::Udp) && !is_zero_net(flow.address) => {
+                Peer::Own
+            }
             peer => peer,
         }
     }
+}
+
+/// 0.0.0.0/8
+#[inline(always)]
+fn is_zero_net(address: Address) -> bool {
+    address.is_v4() && address.words()[3].to_ne_bytes()[0] == 0
 }

@@ -128,6 +128,9 @@ fn packet(ctx: SkBuffContext) -> i32 {
         _ => Peer::Foreign,
     };
     let local_port = if answers(&ctx, &flow) { flow.local_port } else { 0 };
+    // The end of a connection, to an own socket that waits for nothing more: no look-up shows those.
+    let ends = local_port != 0 && matches!(peer, Peer::Nobody) && !carries_data(&ctx, &flow);
+    let peer = if ends { Peer::Own } else { peer };
     let flow = Flow { local_port, peer, ..flow };
     let decision = settle(&ctx, maps::decide_packet(&scope, &flow)).in_mode(&scope);
     if matches!(decision.verdict, Verdict::Allow) {
@@ -417,7 +420,7 @@ fn jumbo_ports(ctx: &SkBuffContext) -> u32 {
         return 0;
     };
     let jumbo = &packet.jumbo;
-    let whole = u32::from_be(jumbo.length).wrapping_add(IPV6_HEADER as u32) == ctx.skb.len();
+    let whole = u32::from_be(jumbo.length) as usize + IPV6_HEADER == ctx.skb.len() as usize;
     let known = jumbo.next_header == TCP && jumbo.words == 0 && jumbo.option == JUMBO_OPTION;
     if whole && known { forget(ctx, jumbo.ports) } else { 0 }
 }

@@ -18,6 +18,7 @@ const SOL_IPV6: u32 = 41;
 const IPPROTO_UDP: u32 = 17;
 const SO_REUSEADDR: u32 = 2;
 const SO_REUSEPORT: u32 = 15;
+const SO_BROADCAST: u32 = 6;
 
 /// Values longer than this are not shown to programs, and older kernels refuse the call unless the program says that it
 /// leaves the value alone.
@@ -30,8 +31,8 @@ fn setsockopt(ctx: SockoptContext) -> i32 {
     let (level, name, length) =
         unsafe { ((*option).level.cast_unsigned(), (*option).optname.cast_unsigned(), (*option).optlen) };
     if !is_closed(level, name) {
-        if level == SOL_SOCKET && matches!(name, SO_REUSEADDR | SO_REUSEPORT) && is_udp(option) {
-            keep_port(option);
+        if level == SOL_SOCKET && is_udp(option) {
+            limit(option, name);
         }
         if length > PAGE {
             // SAFETY: the field is writable; 0 leaves the program's own value in place.
@@ -50,22 +51,47 @@ fn setsockopt(ctx: SockoptContext) -> i32 {
     i32::from(decision.passes())
 }
 
+/// What is set on a UDP socket, and yet not in full. Audit refuses nothing.
+#[inline(always)]
+fn limit(option: *mut bpf_sockopt, name: u32) {
+    let scope = maps::scope();
+    match name {
+        _ if scope.audit == 1 => {}
+        SO_REUSEADDR | SO_REUSEPORT => set_nothing(option),
+        SO_BROADCAST if scope.broadcast == 1 => note_broadcast(option),
+        // Nothing may be sent to all: the kernel itself refuses it then. Some libraries set it on every socket.
+        SO_BROADCAST => set_nothing(option),
+        _ => {}
+    }
+}
+
 #[inline(always)]
 fn is_udp(option: *const bpf_sockopt) -> bool {
     // SAFETY: the context is the kernel's, its socket never null.
     unsafe { (*(*option).__bindgen_anon_1.sk).protocol == IPPROTO_UDP }
 }
 
-/// Has the call succeed without effect. A UDP port of the scope is not to be shared with sockets of others: of several, `peer`
+/// Has the call succeed without effect. Above all a UDP port of the scope is not to be shared with sockets of others: of several, `peer`
 /// would look one up, and the kernel give the datagram to another (one that is bound to a device), or to all (a broadcast).
 #[inline(always)]
-fn keep_port(option: *mut bpf_sockopt) {
+fn set_nothing(option: *mut bpf_sockopt) {
     // SAFETY: the value lies between both ends, which the kernel gives; it is written only where it is whole.
     unsafe {
         let value = (*option).__bindgen_anon_2.optval.cast::<u32>();
         if value.add(1).cast() <= (*option).__bindgen_anon_3.optval_end {
             value.write_volatile(0);
         }
+    }
+}
+
+/// Notes that the socket may connect to broadcast addresses: see `connect`.
+#[inline(always)]
+fn note_broadcast(option: *const bpf_sockopt) {
+    // SAFETY: the context's socket is never null.
+    let tag = socket::tag_or_new(unsafe { (*option).__bindgen_anon_1.sk });
+    if !tag.is_null() {
+        // SAFETY: not null, and the kernel's pointer to a tag.
+        unsafe { (*tag).broadcast = 1 };
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Compiled {
     pub inbound: u32,
     /// Some rule opens ICMP echo.
     pub icmp: bool,
+    /// Some rule may open a broadcast address.
+    pub broadcast: bool,
     /// Unix sockets.
     pub unix: Unix,
     /// Rules about unix sockets, in the order of their numbers; `unix: any` is one too.
@@ -94,7 +96,10 @@ pub fn compile_on(policy: &Policy, own: &[IpAddr]) -> Compiled {
     for rule in &policy.rules {
         let id = compiled.add(rule.origin.clone(), rule.to_string());
         match &rule.target {
-            Target::Network(network) => covers.push(networks::Cover::of_rule(id, *network, rule)),
+            Target::Network(network) => {
+                compiled.broadcast |= opens_broadcast(rule, network);
+                covers.push(networks::Cover::of_rule(id, *network, rule));
+            }
             Target::Host { name, private, .. } => compiled.host(id, name, *private, rule),
             Target::Unix(pattern) => {
                 compiled.unix_rules.extend(UnixRule::all(id, rule.action == Action::Allow, pattern));
@@ -108,6 +113,13 @@ pub fn compile_on(policy: &Policy, own: &[IpAddr]) -> Compiled {
     let inbound = compiled.inbound(policy);
     networks::merge(&covers, inbound.as_ref(), &mut compiled);
     compiled
+}
+
+/// Whether a rule may open the broadcast address of some network, the last address of which ends in a one.
+fn opens_broadcast(rule: &Rule, network: &IpNet) -> bool {
+    let IpNet::V4(network) = network else { return false };
+    let last = network.broadcast().octets()[3];
+    rule.action == Action::Allow && rule.transports.contains(&Transport::Udp) && last & 1 == 1
 }
 
 /// An entry for an LPM map of the kernel: prefix length in bits of the whole key, and the key.

@@ -280,7 +280,8 @@ fn nothing_is_left_however_it_ends() {
         assert_eq!(output.status.code().is_none(), signal.is_some(), "{output:?}");
         let gone = eventually(Duration::from_secs(20), || marked(&attack.mark).is_empty());
         assert!(gone, "after {signal:?}: {:?}", marked(&attack.mark));
-        assert!(eventually(Duration::from_secs(20), || left().is_empty()), "after {signal:?}: {:?}", left());
+        // Programs stay until the kernel has let go of the last socket, here and in runs of other tests.
+        assert!(eventually(Duration::from_secs(120), || left().is_empty()), "after {signal:?}: {:?}", left());
         assert_eq!((entries("/mnt"), entries("/srv"), mounts()), before, "after {signal:?}");
     }
 }

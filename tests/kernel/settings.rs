@@ -45,9 +45,17 @@ fn without(removed: KernelProgram) -> Scope {
     scope
 }
 
-/// tun, mem, vhost-net, ppp; and null, which everybody needs.
-const DEVICES: [(u64, u64, bool); 5] =
-    [(10, 200, true), (1, 1, true), (10, 238, true), (108, 0, true), (1, 3, false)];
+/// tun, mem, kmsg, a serial line, vhost-net, ppp, uverbs; and null, which everybody needs.
+const DEVICES: [(u64, u64, bool); 8] = [
+    (10, 200, true),
+    (1, 1, true),
+    (1, 11, true),
+    (4, 64, true),
+    (10, 238, true),
+    (108, 0, true),
+    (231, 192, true),
+    (1, 3, false),
+];
 
 #[test]
 fn devices_that_lead_past_sockets_are_closed() {

@@ -295,23 +295,55 @@ fn rings_reach_nobody() {
     }
 }
 
+/// Paths whose addresses are as long as those of the internet, with and without a zero byte at the end.
+fn paths_of_internet_length() -> [String; 4] {
+    let unique = std::process::id();
+    [13, 14, 25, 26].map(|length| format!("{:x<length$}", format!("/tmp/{unique}")))
+}
+
 /// Seen to catch: a hook that lets everybody pass once there is a broker.
-///
-/// Addresses as long as those of the internet are not handed to the broker, since TCP and UDP would wait for it too.
 #[test]
-fn addresses_of_internet_length_are_refused_closed() {
+fn addresses_of_internet_length_are_judged_as_others() {
     let lab = lab();
-    for length in [13, 25] {
-        let run = Run::new(&lab);
-        let name = format!("/tmp/e{}", "x".repeat(length - 6));
+    let run = Run::new(&lab).option(&["--user", "nobody"]);
+    for name in paths_of_internet_length() {
         let outside = Outside::new(&lab, &name, SockType::Stream);
-        run.free(&[&run.program(), "socket unix stream", &format!("connect unix:{name}")]);
-        assert_eq!(outside.arrived(), 1, "control: {name}");
-        let ended = run.attempt(&["socket unix stream", &format!("connect unix:{name}")]);
-        assert_eq!(ended.errnos("connect"), [libc::EPERM], "{name}");
-        assert_eq!(outside.arrived(), 0, "{name}");
-        assert_eq!(denied(&ended), [(None, None)], "{:?}", ended.events);
+        attempt_outside(&run, &outside, "stream", &format!("connect unix:{name}"));
+        drop(outside);
+        for (word, listen) in [("stream", "listen"), ("seqpacket", "listen"), ("dgram", "sleep 0")] {
+            let (open, bind) = (format!("socket unix {word}"), format!("bind unix:{name}"));
+            let connect = format!("connect unix:{name}");
+            let ended = run.attempt(&[&open, &bind, listen, "keep", &open, &connect, "send text"]);
+            fs::remove_file(&name).expect("remove the listener");
+            assert_eq!(ended.errnos("send"), [0], "{name} {word}: {} {}", ended.stdout, ended.stderr);
+            assert_eq!(ended.denials().len(), 0, "{name} {word}: {:?}", ended.events);
+        }
+        fs::remove_file(run.events_file()).expect("forget the events");
     }
+}
+
+/// Nobody is asked about these, since UDP would have to wait for the answer: they are refused closed, and it is said why.
+#[test]
+fn datagrams_to_addresses_of_internet_length_are_refused() {
+    let lab = lab();
+    let run = Run::new(&lab).option(&["--user", "nobody"]);
+    let mut refused = 0;
+    for name in paths_of_internet_length() {
+        let (bind, send) = (format!("bind unix:{name}"), format!("?sendto unix:{name} text"));
+        let ended = run.attempt(&["socket unix dgram", &bind, "keep", "socket unix dgram", &send]);
+        fs::remove_file(&name).expect("remove the socket");
+        let errnos = ended.errnos("sendto");
+        if errnos == [libc::EPERM] {
+            refused += 1;
+            assert_eq!(denied(&ended), [(None, None)], "{:?}", ended.events);
+            assert!(ended.stderr.contains("nobody can tell whose it is"), "{}", ended.stderr);
+        } else {
+            assert_eq!((errnos, denied(&ended)), (vec![0], vec![]), "{name}");
+        }
+        fs::remove_file(run.events_file()).ok();
+    }
+    // With or without the zero byte: one of each two.
+    assert_eq!(refused, 2);
 }
 
 #[test]
@@ -546,10 +578,12 @@ fn process_named(name: &str, parent: u32) -> Option<i32> {
     None
 }
 
+/// What connects answer once the broker, or the supervisor, was killed: own unix, outside unix, TCP. Seen to catch: a
+/// supervisor that keeps the listener of a dead broker.
 #[test]
-fn without_the_broker_everything_is_refused_at_once() {
+fn the_broker_outlives_the_supervisor_and_its_death_closes() {
     let lab = lab();
-    for victim in ["broker", "supervisor"] {
+    for (victim, expected) in [("broker", [libc::ENOSYS; 3]), ("supervisor", [0, libc::EPERM, 0])] {
         let run = Run::new(&lab).option(&["--user", "nobody"]);
         let directory = open_directory(&run, "own");
         let outside = Outside::new(&lab, &text(&directory.join("outside")), SockType::Stream);
@@ -562,13 +596,16 @@ fn without_the_broker_everything_is_refused_at_once() {
             "sleep 1500".to_owned(),
             "socket unix stream".to_owned(),
             format!("?connect unix:{mine}"),
+            "socket unix stream".to_owned(),
             format!("?connect unix:{}", outside.name),
+            "socket inet stream".to_owned(),
+            "?connect 203.0.113.10:443".to_owned(),
             format!("write {}/done text", text(&directory)),
         ];
         let mut words = vec![run.program()];
         words.extend(steps);
         let mut egress = run.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        let supervisor = egress.stdout(Stdio::piped()).spawn().expect("egress starts");
+        let supervisor = egress.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("egress starts");
         assert!(eventually(Duration::from_secs(10), || Path::new(&mine).exists()), "the command runs");
         let broker = process_named("egress-broker", supervisor.id()).expect("a broker");
         let id = if victim == "broker" { broker } else { i32::try_from(supervisor.id()).expect("an id") };
@@ -577,31 +614,66 @@ fn without_the_broker_everything_is_refused_at_once() {
         assert!(eventually(Duration::from_secs(10), || done.exists()), "{victim}: the command ended in time");
         let output = supervisor.wait_with_output().expect("egress ends");
         let stdout = String::from_utf8_lossy(&output.stdout);
-        let errnos: Vec<&str> = stdout.lines().filter(|line| line.starts_with("connect ")).collect();
-        let expected = if victim == "broker" { "connect 1 " } else { "connect 38 " };
-        assert_eq!(errnos.len(), 2, "{victim}: {stdout}");
-        assert!(errnos.iter().all(|line| line.starts_with(expected)), "{victim}: {stdout}");
+        let connects = stdout.lines().filter_map(|line| line.strip_prefix("connect "));
+        let errnos: Vec<i32> =
+            connects.map(|line| line.split(' ').next().unwrap_or("").parse().expect("a number")).collect();
+        assert_eq!(errnos, expected, "{victim}: {stdout}");
         assert_eq!(outside.arrived(), 0, "{victim}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.contains("broker"), victim == "broker", "{stderr}");
         let gone = || !Path::new(&format!("/proc/{broker}")).exists();
         assert!(eventually(Duration::from_secs(5), gone), "{victim}: the broker is gone");
     }
 }
 
-/// TCP and UDP do not wait for the broker: figures, not asserted, since the machine is shared.
+/// TCP is answered by whoever reads the calls, never behind unix sockets: also while all that the broker can have in hand waits for a
+/// full queue. Seen to catch: TCP connects given to the threads.
 #[test]
-fn internet_sockets_do_not_wait_for_the_broker() {
+fn full_queues_hold_up_no_tcp() {
+    let lab = lab();
+    let run = Run::new(&lab).option(&["--user", "nobody"]);
+    let full = text(&open_directory(&run, "own").join("full-listener"));
+    let script = format!(
+        "\"$0\" 'socket unix stream' 'bind unix:{full}' listen 'sleep 9000' > /dev/null & sleep 0.3; \
+         for i in $(seq 90); do timeout 8 \"$0\" 'socket unix stream' 'patience 60000' 'connect unix:{full}' 'sleep 8000' > /dev/null & done; \
+         sleep 2; exec \"$0\" 'time connect 203.0.113.10:443 1'"
+    );
+    let ended = run.run(&["sh", "-c", &script, &run.program()]);
+    let heard = ended.heard();
+    let took = heard.first().and_then(|line| line.parse().ok()).map(Duration::from_nanos);
+    assert!(
+        took.is_some_and(|took| took < Duration::from_secs(1)),
+        "{took:?}: {} {}",
+        ended.stdout,
+        ended.stderr
+    );
+    println!("a connect while 90 unix connects wait: {took:?}");
+}
+
+/// UDP does not wait for the broker, and TCP only for a glance: figures, not asserted, since the machine is shared.
+#[test]
+fn what_the_broker_costs_internet_sockets() {
     let lab = lab();
     let run = Run::new(&lab).option(&["--user", "nobody"]);
     let steps = ["time connect 203.0.113.10:443 60", "time sendto 203.0.113.10:443 2000"];
     let free = run.free(&[&run.program(), steps[0], steps[1]]);
-    let ended = run.attempt(&steps);
     let open = Run::with_policy(&lab, &policy("unix: any\n")).option(&["--user", "nobody"]);
-    let unbrokered = open.attempt(&steps);
-    for (what, ended) in [("with the broker", &ended), ("without", &unbrokered)] {
-        assert_eq!(ended.heard().len(), 2, "{what}: {} {}", ended.stdout, ended.stderr);
+    for _round in 0..5 {
+        let (ended, unbrokered) = (run.attempt(&steps), open.attempt(&steps));
+        for (what, ended) in [("with the broker", &ended), ("without", &unbrokered)] {
+            assert_eq!(ended.heard().len(), 2, "{what}: {} {}", ended.stdout, ended.stderr);
+        }
+        println!(
+            "connect, sendto in ns: with the broker {:?}, without {:?}",
+            ended.heard(),
+            unbrokered.heard()
+        );
     }
-    println!("connect, sendto in ns: with the broker {:?}, without {:?}", ended.heard(), unbrokered.heard());
     println!("without egress: {}", String::from_utf8_lossy(&free.stdout));
+    let own = format!("{}/own-listener", text(&open_directory(&run, "own")));
+    let (bind, time) = (format!("bind unix:{own}"), format!("time connect unix:{own} 8"));
+    let ended = run.attempt(&["socket unix stream", &bind, "listen", "keep", &time]);
+    println!("own unix connect in ns: {:?}", ended.heard());
 }
 
 /// How a kernel without the hooks is told from one that refuses the programs: it says nothing.

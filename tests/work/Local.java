@@ -9,7 +9,6 @@ import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.ByteBuffer;
 import java.nio.channels.ServerSocketChannel;
 import java.nio.channels.SocketChannel;
-import java.nio.file.Path;
 
 /** A server and a client in one, over TCP and over a unix socket. */
 public class Local {
@@ -24,7 +23,18 @@ public class Local {
         var request = HttpRequest.newBuilder(URI.create("http://localhost:" + server.getAddress().getPort() + "/")).build();
         System.out.println(HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body());
         server.stop(0);
-        var address = UnixDomainSocketAddress.of(Path.of(System.getenv("HOME"), "java-listens-under-this-name.sock"));
+        // Addresses as long as those of the internet.
+        for (int length : new int[] {25, 26, 40}) {
+            unix(System.getenv("HOME") + "/" + "j".repeat(length - System.getenv("HOME").length() - 1));
+        }
+        var child = new ProcessBuilder("echo", "from a program").start();
+        System.out.println(new String(child.getInputStream().readAllBytes()).trim());
+        System.out.println("done");
+        System.exit(0);
+    }
+
+    static void unix(String path) throws Exception {
+        var address = UnixDomainSocketAddress.of(path);
         try (var listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX)) {
             listener.bind(address);
             try (var client = SocketChannel.open(address); var accepted = listener.accept()) {
@@ -33,9 +43,5 @@ public class Local {
                 System.out.println(accepted.read(buffer));
             }
         }
-        var child = new ProcessBuilder("echo", "from a program").start();
-        System.out.println(new String(child.getInputStream().readAllBytes()).trim());
-        System.out.println("done");
-        System.exit(0);
     }
 }

@@ -53,7 +53,8 @@ async function main() {
   console.log(await heard);
   socket.close();
   await new Promise((resolve) => net.connect(1, '127.0.0.1').on('error', (error) => resolve(console.log(error.code))));
-  console.log(execFileSync('sh', ['-c', 'echo from a program']).toString().trim(), Object.keys(os.networkInterfaces()).sort());
+  // Of the others node tells once their carrier is up, which may take a moment.
+  console.log(execFileSync('sh', ['-c', 'echo from a program']).toString().trim(), 'lo' in os.networkInterfaces());
   console.log('done');
   process.exit(0);
 }

@@ -41,9 +41,11 @@ async def streams():
         for host in hosts:
             line("tcp", bind, host, await ask(*await asyncio.open_connection(host, port)))
         server.close()
-    server = await asyncio.start_unix_server(serve, HOME + "/server-of-its-own")
-    line("unix", await ask(*await asyncio.open_unix_connection(HOME + "/server-of-its-own")))
-    server.close()
+    for length in (25, 26, 40):  # Addresses as long as those of the internet, and another.
+        path = HOME + "/" + "s" * (length - len(HOME) - 1)
+        server = await asyncio.start_unix_server(serve, path)
+        line("unix", length, await ask(*await asyncio.open_unix_connection(path)))
+        server.close()
     server = await asyncio.start_unix_server(serve, "\0" + HOME)
     line("abstract", await ask(*await asyncio.open_unix_connection("\0" + HOME)))
     server.close()
@@ -106,8 +108,8 @@ def unix():
             client.send(b"connected")
             line("unix datagram", server.recv(99))
     for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
-        # But for 13 and 25, with which Python's address is as long as one of the internet's: see SECURITY.md.
-        for length in (1, 12, 14, 24, 26, 60, 107):
+        # With 13, 14, 25 and 26 the address is as long as one of the internet's.
+        for length in (1, 12, 13, 14, 15, 24, 25, 26, 60, 107):
             os.chdir(HOME)
             path = "p" * (length - 1) + str(int(kind) % 10)
             with socket.socket(socket.AF_UNIX, kind) as server, socket.socket(socket.AF_UNIX, kind) as client:
@@ -166,8 +168,8 @@ def options():
 
 
 def absent():
-    """Where nobody listens the kernel says so, and not we."""
-    for host in ("127.0.0.1", "::1", "localhost", OWN4):
+    """Where nobody listens the kernel says so, and not we; not so at the host's other addresses, where egress cannot know."""
+    for host in ("127.0.0.1", "::1", "localhost"):
         try:
             socket.create_connection((host, 1), 5)
         except OSError as error:

@@ -215,8 +215,33 @@ fn servers(directory: &Path) -> io::Result<Vec<(OwnedFd, Role)>> {
             served.push((TcpListener::bind(&any[..])?.into(), Role::Accept(Some(index))));
             served.push((UdpSocket::bind(&any[..])?.into(), Role::Hear(index)));
         }
+        served.extend(special_servers(index, attack.around)?);
     }
     Ok(served)
+}
+
+/// Servers that a look-up does not find, or finds with others.
+fn special_servers(index: usize, around: Around) -> io::Result<Vec<(OwnedFd, Role)>> {
+    let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(index)));
+    let (device, share) = match around {
+        Around::ServerOfDevice => (true, false),
+        Around::ServerThatShares => (false, true),
+        _ => return Ok(Vec::new()),
+    };
+    let open = |kind: i32| -> io::Result<Sock> {
+        let socket = Sock::open(libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0)?;
+        if device {
+            socket.option("SO_BINDTODEVICE", libc::SOL_SOCKET, libc::SO_BINDTODEVICE, DEVICE.as_bytes())?;
+        }
+        if share {
+            socket.number("SO_REUSEADDR", libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        }
+        socket.bind(at)?;
+        Ok(socket)
+    };
+    let (tcp, udp) = (open(libc::SOCK_STREAM)?, open(libc::SOCK_DGRAM)?);
+    tcp.listen()?;
+    Ok(vec![(tcp.into(), Role::Accept(Some(index))), (udp.into(), Role::Hear(index))])
 }
 
 /// Every address of both families, or of IPv4 where there is no other.

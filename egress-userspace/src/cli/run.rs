@@ -365,6 +365,13 @@ impl Observer for Printer {
         }
     }
 
+    fn broker_died(&mut self) {
+        self.text.note(
+            "egress: the broker of unix sockets was killed: every connect(), and what else it was asked for, fails with \
+             ENOSYS from now on, and is not told; start the command again",
+        );
+    }
+
     fn lost(&mut self, questions: u64) {
         if self.tally.lost(questions) {
             self.text.note(&format!(

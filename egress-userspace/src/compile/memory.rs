@@ -42,6 +42,7 @@ impl MemoryTables {
             inbound: compiled.inbound,
             own: u8::from(compiled.own),
             icmp: u8::from(compiled.icmp),
+            broadcast: u8::from(compiled.broadcast),
             unix_open: u8::from(compiled.unix_is_open()),
             ..Scope::default()
         };

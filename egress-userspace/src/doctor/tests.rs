@@ -68,7 +68,7 @@ fn open_paths_come_the_worst_first_with_what_to_do() {
            why: given back by the policy's `permit: [ptrace]` (high)
            do:  take `ptrace` out of the policy's `permit:`
            note: same user, and Yama's ptrace_scope 0
-      OPEN signals: signals to processes outside
+      OPEN signals: signals to processes outside, their limits, priorities and CPU masks
            why: Linux 6.12 can (limited)
            do:  any of these closes it (Linux 6.12 or later): launch (signals); or LSM task_kill
            note: same user; one signal carries a few bits

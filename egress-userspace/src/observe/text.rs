@@ -253,10 +253,15 @@ fn rule_in_brackets(rule: Option<&RuleRef>) -> String {
 }
 
 /// The reason in words, with what answers told of the address.
+/// Of a unix socket that the hook itself refused.
+const UNIX_UNTOLD: &str = "nobody can tell whose it is: only an address that was given to connect(), or to sendto() in another length \
+     than the internet's 16 and 28 bytes, can be judged; not one of sendmsg() or io_uring";
+
 fn known_and_sentence(record: &Record) -> String {
     let sentence = match record.reason {
         Reason::Cgroup if record.is_escaped() => "the process is not bounded any more; root outside did this",
         _ if record.is_escaped() => "this does not hold any more; root outside did this",
+        Reason::Unix if record.detail == Some(Detail::Unix { name: None }) => UNIX_UNTOLD,
         reason => sentence(reason),
     };
     let Some(to) = &record.destination else { return sentence.to_owned() };

@@ -264,7 +264,8 @@ impl EnforcedScope {
             own: u8::from(compiled.own),
             unix_open: u8::from(self.unix == UnixHooks::Open),
             icmp: u8::from(compiled.icmp),
-            pad: 0,
+            broadcast: u8::from(compiled.broadcast),
+            pad: [0; 3],
         }
     }
 

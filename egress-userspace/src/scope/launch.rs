@@ -31,8 +31,7 @@ use super::{
 /// `PERFMON`, `SYS_ADMIN`, `SYS_PTRACE`, `SYS_MODULE`, `MKNOD` and `DAC_READ_SEARCH`, would lead out of the scope.
 /// With `SETUID` and `SETGID` it could become any user, whose processes outside it may then look into: `/proc/PID/root`
 /// is a way to the cgroups as they are mounted outside.
-const KEPT: [Capability; 10] = [
-    Capability::CAP_AUDIT_WRITE,
+const KEPT: [Capability; 8] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_FOWNER,
@@ -41,7 +40,6 @@ const KEPT: [Capability; 10] = [
     Capability::CAP_KILL,
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_SYS_CHROOT,
-    Capability::CAP_SYS_NICE,
 ];
 
 /// A command to start.

@@ -17,7 +17,6 @@ use nix::{
 use super::{
     cgroup::{CgroupError, Places, clean_up},
     confine::{
-        notify::{Answer, Listener, Notification},
         plan::{Plan, Situation},
         probe::{self, Abilities},
         watch::Watch,
@@ -31,7 +30,7 @@ use super::{
     questions::{KernelAskers, Questions},
     ring::Ring,
     signals::{Arrived, Signals},
-    unix::{Broker, UnixPolicy},
+    unix::{Broker, Message, UnixPolicy},
 };
 use crate::{
     dns::{
@@ -169,6 +168,8 @@ pub trait Observer {
     fn dns(&mut self, told: &Told);
     /// So many more questions got lost, unanswered; nothing of them left.
     fn lost(&mut self, questions: u64);
+    /// The broker of unix sockets is dead: what is handed over to it fails from now on, and nobody tells of it.
+    fn broker_died(&mut self);
     /// Called soon after an event, and again when it asked to be; gives when that is, if something waits to be told.
     fn tick(&mut self) -> Option<std::time::Instant>;
     /// The command has ended; `left` are the processes that go on in the scope.
@@ -207,7 +208,7 @@ pub fn run(options: &Options, observer: &mut impl Observer) -> Result<ExitStatus
     let result =
         runtime.block_on(supervise(options, &launch, signals, &mut scope, broker.as_mut(), observer));
     if let Some(broker) = broker {
-        broker.end();
+        broker.part(scope.cgroup().processes().is_empty());
     }
     let removed = scope.cgroup().remove_if_empty();
     keeper.release(removed);
@@ -304,7 +305,7 @@ async fn supervise(
     if let (Some(broker), Some(listener)) = (&broker, &listener) {
         broker.begin(listener).map_err(lost(&child, "give the broker its calls"))?;
     }
-    let mut watch = Watch::new(listener, &launch.plan, scope.cgroup().id())
+    let mut watch = Watch::new(listener, broker.is_some(), &launch.plan, scope.cgroup().id())
         .map_err(lost(&child, "watch its system calls"))?;
     let mut guard = Guard { lookout: Lookout::default(), kill: options.kill_on_escape };
     let mut looks = tokio::time::interval(LOOK);
@@ -326,20 +327,15 @@ async fn supervise(
             ready = watch.ready() => {
                 ready.map_err(lost(&child, "watch its system calls"))?;
                 let inside = |process| scope.cgroup().processes().contains(&process);
-                let mut pass = |listener: &Listener, call: &Notification| match &mut broker {
-                    Some(broker) => broker.pass(call, listener),
-                    None => Some(Answer::Errno(libc::EPERM)),
-                };
                 watch
-                    .take(&inside, &mut pass, &mut |escape| observer.escape(escape))
+                    .take(&inside, &mut |escape| observer.escape(escape))
                     .map_err(lost(&child, "answer its system calls"))?;
                 events.expect();
             }
-            told = refused(&mut broker) => {
-                match told.map_err(lost(&child, "hear the broker"))? {
-                    Some(escape) => observer.escape(&escape),
-                    None => abandon(&mut broker, &watch).map_err(lost(&child, "answer its system calls"))?,
-                }
+            told = told(&mut broker, &watch) => {
+                let told = told.map_err(lost(&child, "hear the broker"))?;
+                let inside = |process| scope.cgroup().processes().contains(&process);
+                heed(told, &mut watch, &inside, observer).map_err(lost(&child, "answer its system calls"))?;
                 events.expect();
             }
             happened = questions.next(scope, &mut service, &mut table, &mut askers) => {
@@ -361,7 +357,11 @@ async fn supervise(
     guard.look(scope, observer);
     while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
     // A refusal is told before its caller hears of it.
-    broker.iter().flat_map(|broker| broker.rest()).for_each(|escape| observer.escape(&escape));
+    for told in broker.iter().flat_map(|broker| broker.rest()) {
+        if let Message::Refused(escape) = told {
+            observer.escape(&escape);
+        }
+    }
     questions.end(&scope.engine);
     tell(service.leave(&mut table, &mut askers), observer);
     observer.ended(scope, &scope.cgroup().processes());
@@ -388,18 +388,37 @@ impl Guard {
     }
 }
 
-/// Waits until the broker refuses something, or dies.
-async fn refused(broker: &mut Option<&mut Broker>) -> io::Result<Option<egress_common::Escape>> {
+/// Waits until the broker tells something, or dies, and there is time for it.
+async fn told(broker: &mut Option<&mut Broker>, watch: &Watch) -> io::Result<Option<Message>> {
     match broker {
-        Some(broker) => broker.refused().await,
+        Some(broker) => {
+            watch.patience().await;
+            broker.told().await
+        }
         None => std::future::pending().await,
     }
 }
 
-/// Refuses what a dead broker had in its hands.
-fn abandon(broker: &mut Option<&mut Broker>, watch: &Watch) -> io::Result<()> {
-    let calls = broker.iter_mut().flat_map(|broker| broker.abandoned());
-    calls.into_iter().try_for_each(|id| watch.answer(id, Answer::Errno(libc::EPERM)))
+/// Tells what the broker refused and settles what it handed over. Once it is dead, the listener is given up: whoever waits must
+/// not wait for ever.
+fn heed(
+    told: Option<Message>,
+    watch: &mut Watch,
+    inside: &dyn Fn(u32) -> bool,
+    observer: &mut impl Observer,
+) -> io::Result<()> {
+    match told {
+        Some(Message::Refused(escape)) => {
+            observer.escape(&escape);
+            watch.count();
+        }
+        Some(Message::Call(call)) => watch.settle(&call, inside, &mut |escape| observer.escape(escape))?,
+        None => {
+            watch.end();
+            observer.broker_died();
+        }
+    }
+    Ok(())
 }
 
 fn tell(happened: Vec<Happened>, observer: &mut impl Observer) {

@@ -131,7 +131,7 @@ print(tcp() > 30)",
 #[test]
 fn many_namespaces_are_served_one_after_the_other() {
     let names = names();
-    let run = names.run(POLICY);
+    let run = names.run(POLICY).option(&["--permit", "userns"]);
     names.forget();
     let program = run.program();
     let script = format!(

@@ -50,6 +50,29 @@ fn udp(family: i32, address: impl Into<IpAddr>, aim: &Aim<'_>) -> Done {
     Sock::open(family, libc::SOCK_DGRAM, 0)?.send_to(to, &aim.token())
 }
 
+fn peer(address: Ipv4Addr, aim: &Aim<'_>) -> Done {
+    let socket = Sock::udp4()?;
+    socket.connect(SocketAddr::from((address, aim.port())))?;
+    socket.send(&aim.token())
+}
+
+/// To a peer that is many.
+fn many(address: Ipv4Addr, aim: &Aim<'_>) -> Done {
+    let socket = Sock::udp4()?;
+    socket.number("SO_BROADCAST", libc::SOL_SOCKET, libc::SO_BROADCAST, 1)?;
+    socket.connect(SocketAddr::from((address, aim.port())))?;
+    socket.send(&aim.token())
+}
+
+/// A socket of one's own at a port of somebody else's.
+fn decoy(address: Ipv4Addr, aim: &Aim<'_>) -> Done<Sock> {
+    let socket = Sock::udp4()?;
+    socket.number("SO_REUSEADDR", libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    // Where it is refused the port is not to be had: the attack goes on without.
+    let _refused = socket.bind(SocketAddr::from((address, aim.port())));
+    Ok(socket)
+}
+
 /// The address of the wire's near end that the kernel gave it.
 fn own_link(aim: &Aim<'_>) -> Done<Name> {
     for _ in 0..50 {
@@ -153,6 +176,37 @@ pub(super) const ATTACKS: &[Attack] = &[
         udp(INET6, Ipv4Addr::LOCALHOST.to_ipv6_mapped(), aim)
     })
     .around(SERVER),
+    outside("k-device", "server bound to a device, at the host's own address, TCP", |aim| {
+        tcp(INET, AGENT4, aim)
+    })
+    .around(Around::ServerOfDevice),
+    outside("k-device-udp", "server bound to a device, at the host's own address, UDP", |aim| {
+        udp(INET, AGENT4, aim)
+    })
+    .around(Around::ServerOfDevice),
+    outside("k-device-udp-peer", "the same, UDP with a peer", |aim| peer(AGENT4, aim))
+        .around(Around::ServerOfDevice),
+    outside("k-device-decoy", "the same, with a socket of one's own in front of it", |aim| {
+        let _decoy = decoy(ANY4, aim)?;
+        peer(AGENT4, aim)
+    })
+    .around(Around::ServerOfDevice),
+    outside("k-many", "UDP with all as its peer, heard on this host", |aim| many(Ipv4Addr::BROADCAST, aim))
+        .around(SERVER),
+    outside("k-many-link", "UDP with all of the link as its peer, heard on this host", |aim| {
+        many(Ipv4Addr::new(192, 0, 2, 255), aim)
+    })
+    .around(SERVER),
+    outside(
+        "k-many-loopback",
+        "UDP to all of 127.0.0.0/8, with a socket of one's own in front of it",
+        |aim| {
+            let all = Ipv4Addr::new(127, 255, 255, 255);
+            let _decoy = decoy(all, aim)?;
+            many(all, aim)
+        },
+    )
+    .around(Around::ServerThatShares),
     outside("k-relay-udp-peer", "server on 127.0.0.1, UDP with a peer", |aim| {
         let socket = Sock::udp4()?;
         socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, aim.port())))?;

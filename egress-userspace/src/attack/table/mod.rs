@@ -121,6 +121,10 @@ pub enum Around {
     VisitUnix,
     /// A server on the same host, at the attack's port, TCP and UDP.
     Server,
+    /// The same, over IPv4 and bound to the wire's device.
+    ServerOfDevice,
+    /// A UDP server over IPv4 that lets others have its port too.
+    ServerThatShares,
     /// A descriptor that is open when the command is started.
     Inherited(Handed),
     /// A descriptor that a process outside hands to whoever asks.
@@ -228,7 +232,7 @@ impl Attack {
     const fn around(self, around: Around) -> Self {
         let opened = match around {
             Around::VisitTcp | Around::VisitUdp | Around::VisitLoopback => Opened::Inbound,
-            Around::Server => Opened::Loopback,
+            Around::Server | Around::ServerOfDevice | Around::ServerThatShares => Opened::Loopback,
             Around::VisitUnix | Around::Given(_) => Opened::Unix,
             Around::Nothing | Around::Holder | Around::Inherited(_) => self.opened,
         };

@@ -48,6 +48,9 @@ fn as_long(address: usize, kind: char, aim: &Aim<'_>) -> Name {
     Name::path(&path_as_long(&aim.brief.directory, address, kind))
 }
 
+/// Longer than anybody tries.
+const TURNING: Duration = Duration::from_secs(3);
+
 /// Changes the link that it connects through while the call is made.
 fn exchanged(aim: &Aim<'_>) -> Done {
     let (own, link) = (aim.path(&format!("own-{}", aim.index)), aim.path(&format!("link-{}", aim.index)));
@@ -56,9 +59,11 @@ fn exchanged(aim: &Aim<'_>) -> Done {
     listener.listen()?;
     let other = aim.path("stream");
     let turning = fork()?;
+    let start = Instant::now();
     if turning == 0 {
         child(|| {
-            for turn in 0.. {
+            // Not for ever, should the other be killed.
+            for turn in (0..).take_while(|_| start.elapsed() < TURNING) {
                 let spare = link.with_extension("new");
                 let _there = std::fs::remove_file(&spare);
                 std::os::unix::fs::symlink(if turn % 2 == 0 { &own } else { &other }, &spare)

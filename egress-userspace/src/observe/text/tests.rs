@@ -54,7 +54,7 @@ fn what_is_no_destination_is_named() {
     assert_snapshot!(shown(&inbound()), @"12:34:56.789 DENY inbound tcp from collect.attacker.example (203.0.113.66) to own port 8080 python3[4242] inbound: it comes from outside the scope, and `inbound:` does not open the port; to allow: inbound: [8080]");
     assert_snapshot!(shown(&socket_option()), @"12:34:56.789 DENY setsockopt IPV6_RTHDR python3[4242] socket-option: the option sends data of its own, or leads packets elsewhere than they say");
     let unix = Event { hook: Hook::Unix as u8, reason: Reason::Unix as u8, ..socket_option() };
-    assert_snapshot!(shown(&unix), @"12:34:56.789 DENY unix socket python3[4242] unix: it is a unix socket of a process outside, which no `unix` rule opens");
+    assert_snapshot!(shown(&unix), @"12:34:56.789 DENY unix socket python3[4242] unix: nobody can tell whose it is: only an address that was given to connect(), or to sendto() in another length than the internet's 16 and 28 bytes, can be judged; not one of sendmsg() or io_uring");
     let unix = escape(Hook::Unix, Reason::Unix, "/run/docker.sock");
     assert_snapshot!(line(&of_escape(&unix), PLAIN, 0), @"12:34:56.789 DENY unix /run/docker.sock python3[4242] unix: it is a unix socket of a process outside, which no `unix` rule opens; to allow: - unix: /run/docker.sock");
     let family =

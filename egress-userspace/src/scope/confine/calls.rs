@@ -118,7 +118,8 @@ pub(super) fn rows(restriction: Restriction) -> Vec<Call> {
         }
         Restriction::Bpf => vec![Call::denied(libc::SYS_bpf, "bpf", vec![], libc::EPERM)],
         Restriction::UnixSockets => unix_sockets(),
-        Restriction::ForeignAbi | Restriction::Signals => vec![],
+        Restriction::Signals => influencing(),
+        Restriction::ForeignAbi => vec![],
     };
     for row in &mut rows {
         row.restriction = Some(restriction);
@@ -175,6 +176,34 @@ pub(super) fn reaching() -> Vec<Call> {
     rows
 }
 
+/// The calls that change limits and priorities of another process of the same user, which no domain keeps within: a limit of
+/// no processor time kills as a signal does.
+fn influencing() -> Vec<Call> {
+    let outside = Fate::DeniedOutside(libc::EPERM);
+    let another = |arg| Test::IsNot(arg, WHOLE, vec![0]);
+    let mut rows = vec![
+        Call::new(libc::SYS_prlimit64, "prlimit64", vec![another(0), Test::Given(2)], outside),
+        Call::new(
+            libc::SYS_setpriority,
+            "setpriority",
+            vec![Test::Is(0, WHOLE, vec![0]), another(1)],
+            outside,
+        ),
+        Call::new(libc::SYS_ioprio_set, "ioprio_set", vec![Test::Is(0, WHOLE, vec![1]), another(1)], outside),
+        // Of groups of processes, or all of a user.
+        Call::denied(libc::SYS_setpriority, "setpriority", vec![another(0)], libc::EPERM),
+        Call::denied(libc::SYS_ioprio_set, "ioprio_set", vec![Test::IsNot(0, WHOLE, vec![1])], libc::EPERM),
+    ];
+    let by_thread = [
+        (libc::SYS_sched_setaffinity, "sched_setaffinity"),
+        (libc::SYS_sched_setscheduler, "sched_setscheduler"),
+        (libc::SYS_sched_setparam, "sched_setparam"),
+        (libc::SYS_sched_setattr, "sched_setattr"),
+    ];
+    rows.extend(by_thread.map(|(nr, name)| Call::new(nr, name, vec![another(0)], outside)));
+    rows
+}
+
 pub(super) const PTRACE_ATTACH: u32 = 16;
 pub(super) const PTRACE_SEIZE: u32 = 0x4206;
 
@@ -221,13 +250,13 @@ fn unix_sockets() -> Vec<Call> {
     ]
 }
 
-/// What may have the name of a unix socket for an address, told by its length: internet addresses are of 16 and 28 bytes, so
-/// TCP and UDP wait for nobody.
+/// What may have the name of a unix socket for an address. A connect is told apart by the broker itself, at once. A datagram is
+/// told by its address's length: those of the internet have 16 and 28 bytes, so UDP waits for nobody.
 pub(super) fn brokered() -> Vec<Call> {
-    let unlike_internet = |arg| Test::IsNot(arg, WHOLE, vec![0, 16, 28]);
+    let unlike_internet = Test::IsNot(5, WHOLE, vec![0, 16, 28]);
     vec![
-        Call::new(libc::SYS_connect, "connect", vec![unlike_internet(2)], Fate::Brokered),
-        Call::new(libc::SYS_sendto, "sendto", vec![Test::Given(4), unlike_internet(5)], Fate::Brokered),
+        Call::new(libc::SYS_connect, "connect", vec![], Fate::Brokered),
+        Call::new(libc::SYS_sendto, "sendto", vec![Test::Given(4), unlike_internet], Fate::Brokered),
     ]
 }
 

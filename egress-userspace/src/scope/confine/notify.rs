@@ -15,6 +15,8 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
 
+use super::calls::NATIVE;
+
 /// A system call of the scope that waits for its answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Notification {
@@ -29,6 +31,13 @@ pub struct Notification {
     /// Its arguments, as the registers hold them: the kernel takes the lower half only of those that are an `int`. What a
     /// pointer leads to may be changed at any time, also after it was looked at.
     pub args: [u64; 6],
+}
+
+impl Notification {
+    /// Whether it is the call of this number, among this architecture's own.
+    pub fn is(&self, number: libc::c_long) -> bool {
+        self.arch == NATIVE && libc::c_long::from(self.nr) == number
+    }
 }
 
 /// What becomes of such a call.
@@ -110,6 +119,14 @@ impl Listener {
         if !events.contains(PollFlags::POLLIN) {
             return Ok(if events.contains(PollFlags::POLLHUP) { Received::End } else { Received::Nothing });
         }
+        self.take()
+    }
+
+    /// Takes the call that poll has seen. Without one it waits.
+    ///
+    /// # Errors
+    /// As the `ioctl`.
+    pub fn take(&self) -> io::Result<Received> {
         // SAFETY: all zero is a value of this structure of integers.
         let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: the structure is zero, as the kernel demands, and lives through the call.
@@ -125,6 +142,13 @@ impl Listener {
             Err(Errno::ENOENT | Errno::EINTR) => Ok(Received::Gone),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Asks the kernel to wake us on the caller's processor, and the caller on ours: one of the two sleeps while the other
+    /// works. Linux 6.6; without it answers only take longer.
+    pub fn wake_in_place(&self) {
+        // SAFETY: takes a number.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
     }
 
     /// Whether the call still waits: only then what was read of its thread's memory or `/proc` was that thread's.
@@ -169,3 +193,7 @@ impl AsRawFd for Listener {
 
 /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`, in the width of the field.
 const CONTINUE: u32 = 1;
+
+/// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` and its only flag, `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`.
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+const SYNC_WAKE_UP: libc::c_ulong = 1;

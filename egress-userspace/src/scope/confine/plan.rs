@@ -181,6 +181,9 @@ fn filter(situation: &Situation, states: &BTreeMap<Restriction, State>) -> Filte
     if let State::On(Means::Landlock | Means::Lsm) = states[&Restriction::Ptrace] {
         calls.extend(calls::reaching());
     }
+    if let State::On(Means::Landlock | Means::Lsm) = states[&Restriction::Signals] {
+        calls.extend(calls::rows(Restriction::Signals));
+    }
     if situation.broker {
         calls.extend(calls::brokered());
     }

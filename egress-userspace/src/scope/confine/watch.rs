@@ -21,12 +21,19 @@ const BATCH: usize = 64;
 const RATE: u32 = 500;
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// The broker of unix sockets, as the watch sees it: gives the answer, or `None` and answers later by itself.
-pub type Broker<'a> = dyn FnMut(&Listener, &Notification) -> Option<Answer> + 'a;
+/// Where calls come from.
+enum Source {
+    /// From the listener itself.
+    Listener(AsyncFd<Listener>),
+    /// From the broker of unix sockets, which takes them from the listener; this one is for the answers.
+    Broker(Listener),
+    /// There are none.
+    Nowhere,
+}
 
 /// What is watched.
 pub struct Watch {
-    listener: Option<AsyncFd<Listener>>,
+    source: Source,
     /// The last look may have left something.
     more: bool,
     filter: Filter,
@@ -40,16 +47,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Inside a runtime. Without a listener there is never anything.
+    /// Inside a runtime. Without a listener there is never anything; with a broker, what it hands over is to be settled.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
-    pub fn new(listener: Option<Listener>, plan: &Plan, scope: u64) -> io::Result<Self> {
-        // SAFETY: the listener owns its descriptor and lives as long as the registration.
-        let register = |listener| unsafe { AsyncFd::register(listener) };
-        let listener = listener.map(register).transpose()?;
+    pub fn new(listener: Option<Listener>, broker: bool, plan: &Plan, scope: u64) -> io::Result<Self> {
+        let source = match listener {
+            None => Source::Nowhere,
+            Some(listener) if broker => Source::Broker(listener),
+            // SAFETY: the listener owns its descriptor and lives as long as the registration.
+            Some(listener) => Source::Listener(unsafe { AsyncFd::register(listener) }?),
+        };
         Ok(Self {
-            listener,
+            source,
             more: false,
             filter: plan.filter.clone(),
             audit: plan.audit,
@@ -64,11 +74,9 @@ impl Watch {
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
-    pub async fn ready(&mut self) -> io::Result<()> {
-        let Some(listener) = &self.listener else { return future::pending().await };
-        if self.used >= self.rate {
-            tokio::time::sleep_until(self.window + WINDOW).await;
-        }
+    pub async fn ready(&self) -> io::Result<()> {
+        let Source::Listener(listener) = &self.source else { return future::pending().await };
+        self.patience().await;
         if self.more {
             tokio::task::yield_now().await;
         } else {
@@ -77,59 +85,82 @@ impl Watch {
         Ok(())
     }
 
+    /// Waits until there is time for a call that the broker hands over.
+    pub async fn patience(&self) {
+        if self.used >= self.rate {
+            tokio::time::sleep_until(self.window + WINDOW).await;
+        }
+    }
+
     /// Takes and answers some calls. `inside` says whether a process is of the scope.
     ///
     /// # Errors
     /// As the `ioctl`s of the listener.
-    pub fn take(
-        &mut self,
-        inside: &dyn Fn(u32) -> bool,
-        broker: &mut Broker<'_>,
-        tell: &mut dyn FnMut(&Escape),
-    ) -> io::Result<()> {
-        let now = Instant::now();
-        if now >= self.window + WINDOW {
-            (self.window, self.used) = (now, 0);
-        }
+    pub fn take(&mut self, inside: &dyn Fn(u32) -> bool, tell: &mut dyn FnMut(&Escape)) -> io::Result<()> {
         self.more = true;
         for _ in 0..BATCH {
-            let Some(listener) = &self.listener else { break };
-            if self.used >= self.rate {
+            if !self.has_time() {
                 break;
             }
+            let Source::Listener(listener) = &self.source else { break };
             match listener.get_ref().receive()? {
-                Received::Call(call) => {
-                    let listener = listener.get_ref();
-                    let case = Case { filter: &self.filter, audit: self.audit, scope: self.scope, listener };
-                    let (answer, told) = case.settle(&call, inside, broker);
-                    self.used += u32::from(told.is_some());
-                    if let Some(escape) = &told {
-                        tell(escape);
-                    }
-                    if let Some(answer) = answer {
-                        listener.answer(call.id, answer)?;
-                    }
-                }
+                Received::Call(call) => self.settle(&call, inside, tell)?,
                 Received::Gone => {}
                 Received::Nothing => {
                     self.more = false;
                     break;
                 }
-                Received::End => self.listener = None,
+                Received::End => self.end(),
             }
         }
         Ok(())
     }
 
-    /// Answers a call that the broker took.
+    /// Whether the rate allows another refusal now.
+    fn has_time(&mut self) -> bool {
+        let now = Instant::now();
+        if now >= self.window + WINDOW {
+            (self.window, self.used) = (now, 0);
+        }
+        self.used < self.rate
+    }
+
+    /// Judges, tells of and answers a call.
     ///
     /// # Errors
     /// As the `ioctl`.
-    pub fn answer(&self, id: u64, answer: Answer) -> io::Result<()> {
-        match &self.listener {
-            Some(listener) => listener.get_ref().answer(id, answer),
-            None => Ok(()),
+    pub fn settle(
+        &mut self,
+        call: &Notification,
+        inside: &dyn Fn(u32) -> bool,
+        tell: &mut dyn FnMut(&Escape),
+    ) -> io::Result<()> {
+        let listener = match &self.source {
+            Source::Listener(listener) => listener.get_ref(),
+            Source::Broker(listener) => listener,
+            Source::Nowhere => return Ok(()),
+        };
+        let case = Case { filter: &self.filter, audit: self.audit, scope: self.scope, listener };
+        let (answer, told) = case.settle(call, inside);
+        if let Some(escape) = &told {
+            tell(escape);
         }
+        listener.answer(call.id, answer)?;
+        if told.is_some() {
+            self.count();
+        }
+        Ok(())
+    }
+
+    /// Counts what was told.
+    pub fn count(&mut self) {
+        self.has_time();
+        self.used += 1;
+    }
+
+    /// Gives the listener up: if nobody else has it, whoever waits or comes gets `ENOSYS`.
+    pub fn end(&mut self) {
+        self.source = Source::Nowhere;
     }
 }
 
@@ -142,31 +173,27 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The answer, unless the broker gives it later, and what is to be told.
-    fn settle(
-        &self,
-        call: &Notification,
-        inside: &dyn Fn(u32) -> bool,
-        broker: &mut Broker<'_>,
-    ) -> (Option<Answer>, Option<Escape>) {
+    /// The answer, and what is to be told.
+    fn settle(&self, call: &Notification, inside: &dyn Fn(u32) -> bool) -> (Answer, Option<Escape>) {
         let judged = self.filter.judge(call.arch, call.nr, &call.args);
         let errno = match judged {
             Judged::Foreign => FOREIGN_ERRNO,
-            Judged::Free => return (Some(Answer::Continue), None),
+            Judged::Free => return (Answer::Continue, None),
             Judged::Row(row) => match row.fate {
                 Fate::Quiet(errno) | Fate::Denied(errno) => errno,
-                Fate::Brokered => return (broker(self.listener, call), None),
+                // Without the broker, which would have kept it, nobody may make it.
+                Fate::Brokered => return (Answer::Errno(libc::EPERM), None),
                 Fate::DeniedOutside(errno) => match target(row.nr, call).and_then(process) {
                     Some(target) if !inside(target) => {
                         let told = self.told(judged, call, target);
-                        return (Some(self.refusal(errno)), Some(told));
+                        return (self.refusal(errno), Some(told));
                     }
                     // The domain, or BPF LSM, judges it.
-                    _ => return (Some(Answer::Continue), None),
+                    _ => return (Answer::Continue, None),
                 },
             },
         };
-        (Some(self.refusal(errno)), Some(self.told(judged, call, 0)))
+        (self.refusal(errno), Some(self.told(judged, call, 0)))
     }
 
     fn refusal(&self, errno: i32) -> Answer {
@@ -199,7 +226,8 @@ fn target(nr: u32, call: &Notification) -> Option<u32> {
     if namespace(&call.pid.to_string())? != namespace("self")? {
         return None;
     }
-    let argument = if i64::from(nr) == libc::SYS_ptrace { call.args[1] } else { call.args[0] };
+    let second = [libc::SYS_ptrace, libc::SYS_setpriority, libc::SYS_ioprio_set].contains(&i64::from(nr));
+    let argument = if second { call.args[1] } else { call.args[0] };
     u32::try_from(argument & 0xffff_ffff).ok()
 }
 
@@ -236,11 +264,11 @@ mod tests {
 
     async fn watch(listener: Listener, filter: Filter, rate: u32, calls: usize) -> Vec<Escape> {
         let plan = plan(filter);
-        let mut watch = Watch { rate, ..Watch::new(Some(listener), &plan, 7).unwrap() };
+        let mut watch = Watch { rate, ..Watch::new(Some(listener), false, &plan, 7).unwrap() };
         let mut told = Vec::new();
         while told.len() < calls {
             tokio::time::timeout(Duration::from_secs(10), watch.ready()).await.unwrap().unwrap();
-            watch.take(&|_| true, &mut |_, _| None, &mut |escape| told.push(*escape)).unwrap();
+            watch.take(&|_| true, &mut |escape| told.push(*escape)).unwrap();
         }
         told
     }
@@ -289,14 +317,14 @@ mod tests {
         thread.join().unwrap();
         let plan = plan(filter);
         runtime().block_on(async {
-            let mut watch = Watch::new(Some(listener), &plan, 7).unwrap();
+            let mut watch = Watch::new(Some(listener), false, &plan, 7).unwrap();
             let end = async {
                 for _ in 0..1_000 {
-                    if watch.listener.is_none() {
+                    if matches!(watch.source, Source::Nowhere) {
                         return;
                     }
                     watch.ready().await.unwrap();
-                    watch.take(&|_| true, &mut |_, _| None, &mut |_| panic!("nobody called")).unwrap();
+                    watch.take(&|_| true, &mut |_| panic!("nobody called")).unwrap();
                 }
                 panic!("it turns for ever");
             };
@@ -310,10 +338,10 @@ mod tests {
         let filter = Filter { calls: Vec::<Call>::new(), foreign: false, told: true };
         let plan = plan(filter);
         let told = runtime().block_on(async {
-            let mut watch = Watch::new(Some(listener), &plan, 7).unwrap();
+            let mut watch = Watch::new(Some(listener), false, &plan, 7).unwrap();
             let mut told = 0;
             watch.ready().await.unwrap();
-            watch.take(&|_| true, &mut |_, _| None, &mut |_| told += 1).unwrap();
+            watch.take(&|_| true, &mut |_| told += 1).unwrap();
             told
         });
         // The kernel's own answer.

@@ -176,10 +176,14 @@ impl<'a> Attempt<'a> {
             Address::Path(path) => {
                 let place = place::resolve(&mut self.caller, stand_in, &path)?;
                 let number = place.inode.as_raw_fd();
-                let (mut holds, refused) = self.judge(&place.sockets, Some(&place.path));
-                holds.push(place.inode);
+                let sockets = match place.own(&self.socket, &self.scene.own) {
+                    Some(own) => vec![own],
+                    None => place.sockets()?,
+                };
+                let (mut holds, refused) = self.judge(&sockets, Some(&place.path));
+                holds.push(place.inode.into());
                 // Bound by nobody: as the kernel would say, which is not asked, since it might know better.
-                self.refuse_nobody(&place.sockets)?;
+                self.refuse_nobody(&sockets)?;
                 let address = Address::Path(format!("/proc/self/fd/{number}").into_bytes());
                 Ok(Target { address, _holds: holds, refused })
             }

@@ -8,6 +8,7 @@ mod address;
 mod call;
 mod caller;
 mod diag;
+mod glance;
 mod judge;
 mod own;
 mod place;
@@ -16,35 +17,28 @@ mod stand_in;
 mod wire;
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     io,
     os::fd::{AsFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
     path::PathBuf,
 };
 
-use egress_common::Escape;
 use nix::{
     sys::{
         signal::Signal,
         socket::{AddressFamily, SockFlag, SockType, socketpair},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork, getppid, setsid},
+    unistd::{ForkResult, Pid, fork, setsid},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use judge::UnixPolicy;
+pub use wire::Message;
 
-use super::{
-    cgroup::Cgroup,
-    confine::notify::{Answer, Listener, Notification},
-};
+use super::{cgroup::Cgroup, confine::notify::Listener};
 use call::Scene;
 use own::Own;
-
-/// Calls that are remembered, so that they get an answer should the broker die; those answered are forgotten at this many.
-const REMEMBERED: usize = 8_192;
 
 /// What the broker knows from the start.
 struct Setting {
@@ -60,7 +54,6 @@ pub struct Broker {
     process: Pid,
     channel: OwnedFd,
     watched: Option<AsyncFd<OwnedFd>>,
-    passed: BTreeSet<u64>,
     dead: bool,
 }
 
@@ -75,16 +68,13 @@ impl Broker {
         diag::list()?;
         let (channel, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let supervisor = nix::unistd::getpid();
         // SAFETY: this process has one thread, so the child may do whatever the parent could.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => {
-                Ok(Self { process: child, channel, watched: None, passed: BTreeSet::new(), dead: false })
-            }
+            ForkResult::Parent { child } => Ok(Self { process: child, channel, watched: None, dead: false }),
             ForkResult::Child => {
                 drop(channel);
                 let setting = Setting { cgroup: cgroup.path().to_owned(), scope: cgroup.id(), policy, audit };
-                let status = i32::from(live(supervisor, theirs, tags, setting).is_err());
+                let status = i32::from(live(theirs, tags, setting).is_err());
                 // SAFETY: ends the child without running the parent's destructors.
                 unsafe { libc::_exit(status) }
             }
@@ -96,7 +86,7 @@ impl Broker {
         self.process.as_raw().unsigned_abs()
     }
 
-    /// Gives it the listener, on which it answers. Once, before the first call.
+    /// Gives it the listener, whose calls it takes from then on. Once.
     ///
     /// # Errors
     /// If the broker is gone.
@@ -104,29 +94,11 @@ impl Broker {
         wire::send_descriptor(self.channel.as_fd(), listener.descriptor())
     }
 
-    /// Hands a call over, which the broker answers; if it cannot, what to answer instead.
-    pub fn pass(&mut self, call: &Notification, listener: &Listener) -> Option<Answer> {
-        if self.passed.len() >= REMEMBERED {
-            self.passed.retain(|id| listener.waits(*id));
-        }
-        if self.dead {
-            return Some(Answer::Errno(libc::EPERM));
-        }
-        match wire::send_call(self.channel.as_fd(), call) {
-            Ok(()) => {
-                self.passed.insert(call.id);
-                None
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Answer::Errno(libc::EAGAIN)),
-            Err(_) => Some(Answer::Errno(libc::EPERM)),
-        }
-    }
-
-    /// Waits until something was refused; what. `None`, once, at the broker's death: see [`Broker::abandoned`].
+    /// Waits for its next message. `None`, once, at its death: then nobody takes calls any more.
     ///
     /// # Errors
     /// Watching the channel.
-    pub async fn refused(&mut self) -> io::Result<Option<Escape>> {
+    pub async fn told(&mut self) -> io::Result<Option<Message>> {
         if self.dead {
             return std::future::pending().await;
         }
@@ -136,40 +108,33 @@ impl Broker {
             self.watched = Some(unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }?);
         }
         let Some(watched) = &self.watched else { return std::future::pending().await };
-        let take = |channel: &OwnedFd| wire::receive_told(channel.as_fd());
+        let take = |channel: &OwnedFd| wire::receive(channel.as_fd());
         if let Ok(Some(told)) = watched.async_io(Interest::READABLE, take).await {
             return Ok(Some(told));
         }
         self.dead = true;
-        tracing::warn!("the broker of unix sockets is gone: what the scope asks it for is refused");
         Ok(None)
     }
 
-    /// The calls that were in its hands when it died, and before; nobody else answers them.
-    pub fn abandoned(&mut self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.passed)
+    /// What it told last; without waiting.
+    pub fn rest(&self) -> Vec<Message> {
+        std::iter::from_fn(|| wire::receive(self.channel.as_fd()).ok().flatten()).collect()
     }
 
-    /// What was refused and not told yet; without waiting.
-    pub fn rest(&self) -> Vec<Escape> {
-        std::iter::from_fn(|| wire::receive_told(self.channel.as_fd()).ok().flatten()).collect()
-    }
-
-    /// Ends the broker. Its number stays taken until then.
-    pub fn end(self) {
+    /// Leaves the broker to what goes on in the scope, with which it ends, or ends it now.
+    pub fn part(self, empty: bool) {
         let Self { process, channel, watched, .. } = self;
         drop((channel, watched));
+        if !empty {
+            return;
+        }
         let _gone = nix::sys::signal::kill(process, Signal::SIGKILL);
         let _gone = waitpid(process, None);
     }
 }
 
-/// The broker's life. It cannot outlive the supervisor: its copy of the listener would keep calls waiting for ever.
-fn live(supervisor: Pid, channel: OwnedFd, tags: OwnedFd, setting: Setting) -> io::Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() != supervisor {
-        return Ok(());
-    }
+/// The broker's life. It may outlive the supervisor, since TCP waits for its answers, but not the scope.
+fn live(channel: OwnedFd, tags: OwnedFd, setting: Setting) -> io::Result<()> {
     setsid()?;
     nix::sys::prctl::set_dumpable(false)?;
     let _unnamed = nix::sys::prctl::set_name(c"egress-broker");

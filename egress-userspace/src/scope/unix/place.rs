@@ -2,7 +2,8 @@
 //! inode, so that what is judged is what is connected to.
 //!
 //! A socket bound to a path can be reached from every network namespace, so all of them are looked through. The kernel lists
-//! the lower half of an inode's number: several sockets may share it, and all of them are judged.
+//! the lower half of an inode's number: several sockets may share it, and all of them are judged, unless one is seen to be bound
+//! to the very inode.
 
 use std::{
     collections::BTreeSet,
@@ -19,13 +20,14 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         stat::{major, minor},
-        statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC},
+        statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC},
     },
 };
 
 use super::{
     caller::{Caller, owned},
     diag::{self, Listed},
+    own::Own,
     stand_in::{self, StandIn},
 };
 
@@ -35,18 +37,19 @@ const NAMESPACES: usize = 1_024;
 /// The dump is no snapshot: a socket that is there can be missed when others come and go.
 const TRIES: usize = 2;
 
-/// Ioctl that gives the network namespace of a socket.
+/// Ioctls that give the network namespace of a socket, and the inode that it is bound to.
 const SIOCGSKNS: libc::c_ulong = 0x894c;
+const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
 
 /// What a path led to.
 #[derive(Debug)]
 pub(super) struct Place {
     /// Its inode; cannot be read.
-    pub(super) inode: OwnedFd,
+    pub(super) inode: File,
     /// Where it is, in the caller's view.
     pub(super) path: Vec<u8>,
-    /// The sockets that it could be.
-    pub(super) sockets: Vec<Listed>,
+    /// Device and lower half of the inode's number, as the kernel counts.
+    file: (u32, u32),
 }
 
 /// Resolves a path as the caller.
@@ -76,15 +79,54 @@ pub(super) fn resolve(caller: &mut Caller, stand_in: &StandIn, path: &[u8]) -> i
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
     }
     let file = as_the_kernel_counts(&inode, &caller.mounts()?)?;
-    let mut sockets = Vec::new();
-    for _ in 0..TRIES {
-        sockets = everywhere(|listed| listed.file == Some(file) && listed.may_be_reached())?;
-        if !sockets.is_empty() {
-            break;
-        }
-    }
     let path = fs::read_link(format!("/proc/self/fd/{}", inode.as_raw_fd()))?;
-    Ok(Place { inode: inode.into(), path: path.as_os_str().as_bytes().to_vec(), sockets })
+    Ok(Place { inode, path: path.as_os_str().as_bytes().to_vec(), file })
+}
+
+impl Place {
+    /// The sockets that it could be, of all network namespaces. Leaves the calling thread in one of them.
+    ///
+    /// # Errors
+    /// As the list of sockets, and if there are too many namespaces.
+    pub(super) fn sockets(&self) -> io::Result<Vec<Listed>> {
+        for _ in 1..TRIES {
+            let sockets = everywhere(|listed| self.may_be(listed))?;
+            if !sockets.is_empty() {
+                return Ok(sockets);
+            }
+        }
+        everywhere(|listed| self.may_be(listed))
+    }
+
+    /// The one socket that it is, if that is the scope's own and in the network namespace of a socket of the caller's; as most
+    /// are, which makes it quick. Leaves the calling thread there.
+    pub(super) fn own(&self, socket: &OwnedFd, own: &Own) -> Option<Listed> {
+        if !self.has_plain_numbers() {
+            return None;
+        }
+        let listed = sockets_beside(socket).ok()?;
+        let mut those = listed.into_iter().filter(|listed| self.may_be(listed));
+        those.find(|listed| own.find(listed).is_some_and(|held| self.is_of(&held)))
+    }
+
+    fn may_be(&self, listed: &Listed) -> bool {
+        listed.file == Some(self.file) && listed.may_be_reached()
+    }
+
+    /// Whether `stat` shows an inode's own numbers, which nobody else has: others can be served by anybody.
+    fn has_plain_numbers(&self) -> bool {
+        let plain = [TMPFS_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
+        nix::sys::statfs::fstatfs(&self.inode).is_ok_and(|about| plain.contains(&about.filesystem_type()))
+    }
+
+    /// Whether a socket is bound to this very inode, which then is no other's for ever.
+    fn is_of(&self, held: &OwnedFd) -> bool {
+        // SAFETY: makes a descriptor.
+        let bound = unsafe { libc::ioctl(held.as_raw_fd(), SIOCUNIXFILE) };
+        let bound = owned(bound.into()).and_then(|bound| File::from(bound).metadata());
+        let (Ok(bound), Ok(here)) = (bound, self.inode.metadata()) else { return false };
+        (bound.dev(), bound.ino()) == (here.dev(), here.ino())
+    }
 }
 
 /// Device and lower half of the inode number. `stat` may show others (btrfs, overlays), and what it shows may be chosen by
@@ -153,18 +195,23 @@ fn everywhere(wanted: impl Fn(&Listed) -> bool) -> io::Result<Vec<Listed>> {
 
 /// The sockets with an abstract name in the network namespace of a socket. Leaves the calling thread there.
 pub(super) fn named(socket: &OwnedFd, name: &[u8]) -> io::Result<Vec<Listed>> {
-    // SAFETY: makes a descriptor.
-    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-    setns(owned(namespace.into())?.as_fd(), CloneFlags::CLONE_NEWNET)?;
     let wanted = [&[0], name].concat();
-    let mut found = diag::list()?;
+    let mut found = sockets_beside(socket)?;
     found.retain(|listed| listed.name == wanted && listed.may_be_reached());
     Ok(found)
 }
 
+/// The sockets in the network namespace of a socket. Leaves the calling thread there.
+fn sockets_beside(socket: &OwnedFd) -> io::Result<Vec<Listed>> {
+    // SAFETY: makes a descriptor.
+    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    setns(owned(namespace.into())?.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    diag::list()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
 
     use super::*;
 
@@ -181,13 +228,18 @@ mod tests {
     fn a_bound_inode_is_found_in_the_kernels_list() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("listener");
-        let _listener = UnixListener::bind(&path).expect("bind");
+        let listener = UnixListener::bind(&path).expect("bind");
         let text = CString::new(path.as_os_str().as_bytes()).expect("a path");
         let inode = File::from(stand_in::open(None, &text).expect("open"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
         let file = as_the_kernel_counts(&inode, &mounts).expect("its numbers");
         let found = diag::list().expect("the list").into_iter().filter(|listed| listed.file == Some(file));
         assert_eq!(plain_device(&inode).unwrap_or(file.0), file.0);
+        let other = UnixListener::bind(directory.path().join("other")).expect("bind");
+        let place = Place { inode, path: Vec::new(), file };
+        assert!(place.is_of(&listener.into()), "bound to it");
+        assert!(!place.is_of(&other.into()), "bound to another");
+        assert!(!place.is_of(&UnixDatagram::unbound().expect("a socket").into()), "bound to nothing");
         let names: Vec<_> = found.map(|listed| listed.rule_name()).collect();
         assert_eq!(names, [Some(path.as_os_str().as_bytes().to_vec())]);
     }

@@ -1,4 +1,5 @@
-//! What supervisor and broker say to each other: one message a call, one an event, over a pair of packet sockets.
+//! What the broker tells the supervisor: one message a call that is the supervisor's, one a refusal, over a pair of packet
+//! sockets; and the listener, which it is given before.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Write},
@@ -11,7 +12,18 @@ use zerocopy::FromBytes as _;
 
 use crate::scope::confine::notify::Notification;
 
+/// Message apart by their lengths.
 const CALL: usize = 68;
+const _: () = assert!(size_of::<Escape>() > CALL);
+
+/// A message of the broker's.
+#[derive(Clone, Copy, Debug)]
+pub enum Message {
+    /// It refused something.
+    Refused(Escape),
+    /// A call that it does not judge.
+    Call(Notification),
+}
 
 /// Hands a call over; without waiting.
 pub(super) fn send_call(channel: BorrowedFd<'_>, call: &Notification) -> io::Result<()> {
@@ -25,14 +37,16 @@ pub(super) fn send_call(channel: BorrowedFd<'_>, call: &Notification) -> io::Res
     Ok(())
 }
 
-/// The next call; `None` once the supervisor is gone.
-pub(super) fn receive_call(channel: BorrowedFd<'_>) -> io::Result<Option<Notification>> {
-    let mut bytes = [0_u8; CALL + 1];
-    match recv(channel.as_raw_fd(), &mut bytes, MsgFlags::empty())? {
-        0 => Ok(None),
-        CALL => Ok(parse_call(&bytes)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
+/// The next message that is there; `None` at the broker's end.
+pub(super) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<Message>> {
+    let mut bytes = [0_u8; size_of::<Escape>()];
+    let length = recv(channel.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)?;
+    let told = match length {
+        0 => return Ok(None),
+        CALL => parse_call(&bytes).map(Message::Call),
+        _ => Escape::read_from_bytes(&bytes[..length]).map(Message::Refused).ok(),
+    };
+    told.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn parse_call(bytes: &[u8]) -> Option<Notification> {
@@ -80,15 +94,6 @@ pub(super) fn receive_descriptor(channel: BorrowedFd<'_>) -> io::Result<Option<O
     Ok(None)
 }
 
-/// The next event that is there; `None` at the broker's end.
-pub(super) fn receive_told(channel: BorrowedFd<'_>) -> io::Result<Option<Escape>> {
-    let mut bytes = [0_u8; size_of::<Escape>()];
-    match recv(channel.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)? {
-        0 => Ok(None),
-        _ => Escape::read_from_bytes(&bytes).map(Some).map_err(|_| io::ErrorKind::InvalidData.into()),
-    }
-}
-
 /// The channel, to write whole messages to.
 pub(super) struct Channel<'a>(pub(super) BorrowedFd<'a>);
 
@@ -106,19 +111,25 @@ impl Write for Channel<'_> {
 mod tests {
     use std::os::fd::AsFd as _;
 
+    use zerocopy::IntoBytes as _;
+
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
     use super::*;
 
     #[test]
-    fn a_call_arrives_as_it_was_sent() {
+    fn messages_arrive_as_they_were_sent() {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("a pair");
         let call =
             Notification { id: u64::MAX, pid: 7, nr: -1, arch: u32::MAX, args: [1, 2, 3, 4, 5, u64::MAX] };
         send_call(ours.as_fd(), &call).expect("send");
-        assert_eq!(receive_call(theirs.as_fd()).expect("receive"), Some(call));
+        let refused = Escape { number: 9, ..Escape::ZERO };
+        Channel(ours.as_fd()).write_all(refused.as_bytes()).expect("send");
+        let received = || receive(theirs.as_fd()).expect("receive");
+        assert!(matches!(received(), Some(Message::Call(received)) if received == call));
+        assert!(matches!(received(), Some(Message::Refused(received)) if received.number == 9));
         drop(ours);
-        assert_eq!(receive_call(theirs.as_fd()).expect("receive"), None);
+        assert!(received().is_none());
     }
 }
