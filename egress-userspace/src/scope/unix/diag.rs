@@ -1,10 +1,9 @@
 //! The kernel's list of unix sockets (`sock_diag(7)`): receives a network namespace, gives its sockets with what they are
 //! bound to. Judges nothing.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
+use std::io;
+
+use crate::enforce::netlink::{ALL, Netlink, attributes, number};
 
 /// One socket of the list.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,80 +27,32 @@ const SHOW_NAME: u32 = 1;
 const SHOW_FILE: u32 = 2;
 const ATTRIBUTE_NAME: u16 = 0;
 const ATTRIBUTE_FILE: u16 = 1;
-const HEADER: usize = 16;
 const MESSAGE: usize = 16;
-const DONE: u16 = 3;
-const ERROR: u16 = 2;
 
 /// The unix sockets of the calling thread's network namespace.
 ///
 /// # Errors
 /// As `socket(2)`, `send(2)` and `recv(2)`; ENOENT where the kernel has no such list.
 pub(super) fn list() -> io::Result<Vec<Listed>> {
-    let socket = open()?;
-    ask(&socket)?;
     let mut listed = Vec::new();
-    let mut buffer = vec![0_u8; 1 << 16];
-    loop {
-        // SAFETY: writes no more than the buffer holds.
-        let length = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        if take(&buffer[..length], &mut listed)? {
-            return Ok(listed);
-        }
-    }
+    let netlink = Netlink::open(libc::NETLINK_SOCK_DIAG)?;
+    netlink.exchange(SOCK_DIAG_BY_FAMILY, ALL, &request(), &mut |message| listed.extend(parse(message)))?;
+    Ok(listed)
 }
 
-fn open() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: makes a descriptor.
-    let socket = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
-}
-
-fn ask(socket: &OwnedFd) -> io::Result<()> {
-    let mut request = Vec::with_capacity(40);
-    request.extend(40_u32.to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    // NLM_F_REQUEST, NLM_F_ROOT, NLM_F_MATCH: all there are.
-    request.extend(0x301_u16.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([1, 0, 0, 0]);
+/// A `struct unix_diag_req` for sockets in every state.
+fn request() -> Vec<u8> {
+    let mut request = vec![1, 0, 0, 0];
     request.extend(u32::MAX.to_ne_bytes());
     request.extend(0_u32.to_ne_bytes());
     request.extend((SHOW_NAME | SHOW_FILE).to_ne_bytes());
     request.extend([0xff; 8]);
-    // SAFETY: reads the request.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    request
 }
 
-/// Takes the messages of one reply; whether it was the last.
-fn take(mut bytes: &[u8], listed: &mut Vec<Listed>) -> io::Result<bool> {
-    while bytes.len() >= HEADER {
-        let length = usize::try_from(number(bytes, 0)).unwrap_or(usize::MAX);
-        let kind = short(bytes, 4);
-        let Some(message) = bytes.get(HEADER..length) else { return Err(io::ErrorKind::InvalidData.into()) };
-        match kind {
-            DONE => return Ok(true),
-            ERROR => {
-                let errno = i32::from_ne_bytes(number(message, 0).to_ne_bytes());
-                return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
-            }
-            SOCK_DIAG_BY_FAMILY => listed.extend(parse(message)),
-            _ => {}
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-    }
-    Ok(false)
-}
-
+/// Reads a `struct unix_diag_msg` and its attributes; `None` if it is cut.
 fn parse(message: &[u8]) -> Option<Listed> {
-    let (head, mut attributes) = message.split_at_checked(MESSAGE)?;
+    let (head, rest) = message.split_at_checked(MESSAGE)?;
     let cookie = u64::from(number(head, 8)) | u64::from(number(head, 12)) << 32;
     let mut listed = Listed {
         kind: head[1],
@@ -111,25 +62,17 @@ fn parse(message: &[u8]) -> Option<Listed> {
         name: Vec::new(),
         file: None,
     };
-    while attributes.len() >= 4 {
-        let length = usize::from(short(attributes, 0));
-        let value = attributes.get(4..length)?;
-        match short(attributes, 2) {
+    let mut read = 0;
+    for (kind, value) in attributes(rest) {
+        read += (4 + value.len()).next_multiple_of(4);
+        match kind {
             ATTRIBUTE_NAME => listed.name = value.to_vec(),
             ATTRIBUTE_FILE if value.len() >= 8 => listed.file = Some((number(value, 4), number(value, 0))),
             _ => {}
         }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    Some(listed)
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
-
-fn short(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_ne_bytes)
+    // An attribute that is cut may be the very one that says where the socket is.
+    (rest.len() < read + 4).then_some(listed)
 }
 
 impl Listed {
@@ -184,13 +127,17 @@ mod tests {
         assert!(found.is_some_and(|found| found.may_be_reached() && found.file.is_none()), "{found:?}");
     }
 
+    /// What is cut between messages is `netlink`'s to find.
     #[test]
-    fn a_cut_reply_is_an_error_not_a_panic() {
-        for length in 0..64_u32 {
-            let mut bytes = length.to_ne_bytes().to_vec();
-            bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-            bytes.resize(40, 0xff);
-            let _may_fail = take(&bytes, &mut Vec::new());
+    fn a_cut_message_is_no_socket_and_never_a_panic() {
+        for length in 0..64_u16 {
+            let mut bytes = vec![0xff; MESSAGE];
+            bytes.extend(length.to_ne_bytes());
+            bytes.extend([ATTRIBUTE_NAME.to_ne_bytes(), [0xff; 2]].concat());
+            bytes.resize(MESSAGE + 24, 0xff);
+            // Behind a whole attribute stands a cut one, unless there is no room for one.
+            assert_eq!(parse(&bytes).is_some(), (21..=24).contains(&length), "{length}");
+            assert_eq!(parse(&bytes[..usize::from(length).min(MESSAGE - 1)]), None, "{length}");
         }
     }
 }
