@@ -56,7 +56,8 @@ fn stream(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
 }
 
 /// A datagram connect sends nothing: getaddrinfo makes one for each candidate address only to learn its own source
-/// address. So it is neither refused nor an attempt; it only notes an approved peer, and `packet` judges what is sent.
+/// address. So it is neither refused nor an attempt, unless the peer is many ([`is_heard_here`]); it only notes an approved
+/// peer, and `packet` judges what is sent.
 #[inline(always)]
 fn datagram(ctx: &SockAddrContext, scope: &Scope, v6: bool, flow: Flow) -> i32 {
     if dns::redirect(ctx, scope, v6, &flow) {

@@ -3,7 +3,7 @@
 //!
 //! A refusal is silent for the sender: no answer tells that somebody listens.
 
-use aya_ebpf::{bindings::bpf_sock, helpers::bpf_sk_fullsock, macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{bindings::bpf_sock, macros::cgroup_skb, programs::SkBuffContext};
 use egress_common::{
     Address, Decision, Flow, Hook, Peer, Reason, Scope, Tag, Transport, Verdict, decide_inbound,
 };
@@ -18,11 +18,7 @@ use crate::{
 
 #[cgroup_skb(ingress)]
 fn ingress(ctx: SkBuffContext) -> i32 {
-    // SAFETY: the verifier knows both pointers; full sockets are those with state and storage.
-    let sock = unsafe {
-        let sock = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if sock.is_null() { sock } else { bpf_sk_fullsock(sock) }
-    };
+    let sock = packet::full_socket(&ctx);
     if sock.is_null() {
         return 1;
     }
@@ -31,7 +27,10 @@ fn ingress(ctx: SkBuffContext) -> i32 {
     match protocol {
         // Only to a listener: what the scope began has a socket of its own, and so has what was accepted.
         6 if state != peer::LISTEN => 1,
-        6 => inbound(&ctx, &maps::scope(), Transport::Tcp, socket::low_half(port), core::ptr::null_mut()),
+        6 => {
+            let (scope, packet) = (maps::scope(), packet::parse(&ctx));
+            inbound(&ctx, &scope, &packet, Transport::Tcp, socket::low_half(port))
+        }
         17 => datagram(&ctx, sock, socket::low_half(port)),
         // Ping sockets hear answers to their own requests only.
         1 | 58 => 1,
@@ -50,13 +49,13 @@ fn datagram(ctx: &SkBuffContext, sock: *mut bpf_sock, port: u16) -> i32 {
             return 1;
         }
         // Whoever may be sent to by rule may also send.
-        let peer = if on_loopback(ctx) { Peer::Foreign } else { Peer::Remote };
+        let peer = if packet::on_loopback(ctx) { Peer::Foreign } else { Peer::Remote };
         let back = Flow { transport: Transport::Udp, address, port: from, local_port: 0, peer };
         if maps::decide_packet(&scope, &back).passes() {
             return 1;
         }
     }
-    inbound(ctx, &scope, Transport::Udp, port, sock)
+    inbound(ctx, &scope, &packet, Transport::Udp, port)
 }
 
 /// Whether a datagram's sender is the last one that was sent to, or the approved peer.
@@ -71,17 +70,10 @@ fn answers(tag: *const Tag, scope: &Scope, sock: *const bpf_sock, address: Addre
     approved || (tag.sent_epoch == scope.epoch && tag.sent_port == port && tag.sent_address == address)
 }
 
+/// Judges what is no answer. To whoever sends a datagram that is let in answers may go then.
 #[inline(always)]
-fn on_loopback(ctx: &SkBuffContext) -> bool {
-    // SAFETY: the context is the kernel's.
-    unsafe { (*ctx.skb.skb).ifindex == packet::LOOPBACK_DEVICE }
-}
-
-/// Judges what is no answer. `sock` is the datagram socket that hears it, to whose sender answers may go then.
-#[inline(always)]
-fn inbound(ctx: &SkBuffContext, scope: &Scope, transport: Transport, port: u16, sock: *mut bpf_sock) -> i32 {
-    let packet = packet::parse(ctx);
-    let peer = if packet.is_plain() && on_loopback(ctx) {
+fn inbound(ctx: &SkBuffContext, scope: &Scope, packet: &Packet, transport: Transport, port: u16) -> i32 {
+    let peer = if packet.is_plain() && packet::on_loopback(ctx) {
         let (from, to) = packet.ends();
         peer::sender(ctx.skb.skb.cast(), scope, transport, from, to)
     } else {
@@ -89,12 +81,13 @@ fn inbound(ctx: &SkBuffContext, scope: &Scope, transport: Transport, port: u16, 
     };
     let decision = decide_inbound(&maps::Maps::known(), scope, transport, port, peer);
     if decision.passes() {
-        if matches!(decision.reason, Reason::Inbound) && packet.is_plain() && !sock.is_null() {
+        let datagram = matches!(transport, Transport::Udp);
+        if matches!(decision.reason, Reason::Inbound) && packet.is_plain() && datagram {
             maps::admit(ctx, scope, packet.source, packet.local_port);
         }
         return 1;
     }
-    refuse(ctx, scope, &packet, port, decision)
+    refuse(ctx, scope, packet, port, decision)
 }
 
 #[inline(always)]

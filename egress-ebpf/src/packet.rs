@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, bpf_sock},
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id},
     macros::cgroup_skb,
     programs::SkBuffContext,
@@ -42,7 +42,7 @@ const TCP: u8 = 6;
 /// Type and length of the option with a packet's length.
 const JUMBO_OPTION: [u8; 2] = [0xc2, 4];
 /// Index of the loopback device in every network namespace (`LOOPBACK_IFINDEX` of the kernel).
-pub(crate) const LOOPBACK_DEVICE: u32 = 1;
+const LOOPBACK_DEVICE: u32 = 1;
 /// Types of ICMP and ICMPv6, the first byte of either.
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST6: u8 = 128;
@@ -91,11 +91,7 @@ impl Packet {
 fn packet(ctx: SkBuffContext) -> i32 {
     let scope = maps::scope();
     let packet = parse(&ctx);
-    // SAFETY: the verifier knows both pointers; full sockets are those with peer and storage.
-    let sock = unsafe {
-        let sock = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if sock.is_null() { sock } else { bpf_sk_fullsock(sock) }
-    };
+    let sock = full_socket(&ctx);
     let tag = if sock.is_null() { core::ptr::null_mut() } else { socket::tag(sock) };
     if !packet.is_plain() {
         let reason =
@@ -108,8 +104,7 @@ fn packet(ctx: SkBuffContext) -> i32 {
         dns::Question::Known(verdict) => return verdict,
         dns::Question::Closed(server) => return refuse_question(&ctx, &scope, &packet, tag, server),
     }
-    // SAFETY: the context is the kernel's.
-    let local = unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_DEVICE };
+    let local = on_loopback(&ctx);
     let approved = scope.slot != 0 && !tag.is_null() && socket::approves(tag, &scope, sock);
     if approved && !(local && by_rule(tag, &flow)) {
         return pass(&ctx, &scope, &packet, tag);
@@ -143,6 +138,23 @@ fn packet(ctx: SkBuffContext) -> i32 {
     }
     report(&scope, Hook::Packet, decision, || attempt(&ctx, &packet, tag));
     i32::from(decision.passes())
+}
+
+/// The packet's socket if it is one with state, peer and storage; null otherwise.
+#[inline(always)]
+pub(crate) fn full_socket(ctx: &SkBuffContext) -> *mut bpf_sock {
+    // SAFETY: the verifier knows both pointers.
+    unsafe {
+        let sock = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sock.is_null() { sock } else { bpf_sk_fullsock(sock) }
+    }
+}
+
+/// Whether the packet goes through the loopback device: between two sockets of this host.
+#[inline(always)]
+pub(crate) fn on_loopback(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_DEVICE }
 }
 
 /// The same number, which the verifier no longer knows: else it would walk what follows once for each way that led here.
@@ -376,8 +388,8 @@ const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 /// be on the wire, for whoever is next to read.
 #[inline(always)]
 fn strays(ctx: &SkBuffContext, local: bool) -> bool {
-    // SAFETY: the context is the kernel's. Without a branch: the verifier would follow both ways.
-    local & unsafe { (*ctx.skb.skb).ifindex != LOOPBACK_DEVICE }
+    // Without a branch: the verifier would follow both ways.
+    local & !on_loopback(ctx)
 }
 
 /// Of the fragment field only this bit, "don't fragment", may be set.

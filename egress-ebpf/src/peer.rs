@@ -50,14 +50,10 @@ pub(crate) fn at(
 #[inline(always)]
 pub(crate) fn sender(ctx: *mut c_void, scope: &Scope, transport: Transport, from: End, to: End) -> Peer {
     // The sender's socket is the one that would hear an answer.
-    let socket = look_up(ctx, transport, to, from);
-    if socket.is_null() {
-        return Peer::Foreign;
+    match at(ctx, scope, transport, to, from, false) {
+        Peer::Nobody => Peer::Foreign,
+        peer => peer,
     }
-    let own = is_own(socket, scope);
-    // SAFETY: the look-up took a reference.
-    unsafe { bpf_sk_release(socket.cast()) };
-    if own { Peer::Own } else { Peer::Foreign }
 }
 
 #[inline(always)]

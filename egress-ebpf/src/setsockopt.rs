@@ -71,8 +71,9 @@ fn is_udp(option: *const bpf_sockopt) -> bool {
     unsafe { (*(*option).__bindgen_anon_1.sk).protocol == IPPROTO_UDP }
 }
 
-/// Has the call succeed without effect. Above all a UDP port of the scope is not to be shared with sockets of others: of several, `peer`
-/// would look one up, and the kernel give the datagram to another (one that is bound to a device), or to all (a broadcast).
+/// Has the call succeed without effect. Above all a UDP port of the scope is not to be shared with sockets of others: of
+/// several, `peer` would look one up, and the kernel give the datagram to another (one that is bound to a device), or to
+/// all (a broadcast).
 #[inline(always)]
 fn set_nothing(option: *mut bpf_sockopt) {
     // SAFETY: the value lies between both ends, which the kernel gives; it is written only where it is whole.
