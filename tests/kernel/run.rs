@@ -449,9 +449,9 @@ fn a_run_that_is_being_made_is_left_alone() {
 #[test]
 fn runs_that_start_together_leave_each_other_alone() {
     let lab = lab();
-    let runs: Vec<_> = (0..30).map(|_| Run::new(&lab)).collect();
-    let children: Vec<_> =
-        runs.iter().map(|run| run.command(&["echo", "ran"]).spawn().expect("egress starts")).collect();
+    let run = Run::new(&lab);
+    let start = |_| run.command(&["echo", "ran"]).spawn().expect("egress starts");
+    let children: Vec<_> = (0..30).map(start).collect();
     for child in children {
         let output = child.wait_with_output().expect("egress ends");
         let errors = String::from_utf8_lossy(&output.stderr);

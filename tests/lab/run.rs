@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // Ordinary users run the contained program from here.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("open the directory");
-        fs::copy(attempt::program(), directory.path().join("attempt")).expect("copy the contained program");
+        show(&attempt::program(), &directory.path().join("attempt"));
         fs::write(directory.path().join("policy.yaml"), policy).expect("write the policy");
         Self { lab, directory, options: Vec::new(), covers: Vec::new() }
     }
@@ -216,6 +216,13 @@ impl<'a> Run<'a> {
     pub fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.events_file()).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+}
+
+/// Has a program be at a second place too: linked where one file system has both, or else copied.
+fn show(program: &Path, place: &Path) {
+    if fs::hard_link(program, place).is_err() {
+        fs::copy(program, place).unwrap_or_else(|error| panic!("copy {}: {error}", program.display()));
     }
 }
 
