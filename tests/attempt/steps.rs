@@ -42,6 +42,7 @@ impl State {
                 Some(file.map(drop).map_err(|error| errno(&error)))
             }
             ("exists", [path]) => Some(std::fs::metadata(path).map(drop).map_err(|error| errno(&error))),
+            ("await", [path]) => Some(appears(path)),
             ("print", [path]) => Some(print(path)),
             ("serve", []) => Some(self.socket.take().map(race::serve).ok_or(libc::EBADF)),
             ("take", []) => Some(self.socket.as_ref()?.take().map(|taken| self.kept.extend(taken))),
@@ -221,6 +222,18 @@ fn descriptors() -> Done {
 
 fn write(path: &str, text: &str) -> Done {
     std::fs::write(path, text).map_err(|error| errno(&error))
+}
+
+/// Waits for a file, for ten seconds at most.
+fn appears(path: &str) -> Done {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !std::path::Path::new(path).exists() {
+        if Instant::now() >= end {
+            return Err(libc::ETIMEDOUT);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn print(path: &str) -> Done {

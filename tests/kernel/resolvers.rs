@@ -72,7 +72,14 @@ impl Client<'_> {
         assert_eq!(allowed.code(), 0, "{:?}: {}{}", words(GOOD), allowed.stdout, allowed.stderr);
         assert!(allowed.stdout.contains(self.found), "{:?}: {}", words(GOOD), allowed.stdout);
         assert!(asked_for(&seen.asked, "api"), "the answer came from elsewhere");
-        assert_eq!(allowed.summary("deny").0, 0, "{:?}: {}", words(GOOD), allowed.stderr);
+        assert_eq!(
+            allowed.summary("deny").0,
+            0,
+            "{:?}: {:?} {}",
+            words(GOOD),
+            allowed.denials(),
+            allowed.stderr
+        );
 
         names.forget();
         let start = Instant::now();

@@ -17,7 +17,7 @@ use egress_tests::{
     dns::{SERVER4, settle},
     ears::Ears,
     network::address::{AGENT4, BAD4, BAD6, GATEWAY4, GOOD4, GOOD6},
-    run::{Ended, Run},
+    run::{Ended, Run, eventually},
     sniffer::Frame,
     ssh::{SSH, SshServer},
 };
@@ -471,20 +471,27 @@ fn vsock() {
     }
 }
 
-/// Listening tools, to which somebody on the far side connects.
+/// Listening tools, to which somebody on the far side connects once all of them listen.
 #[test]
 fn listeners() {
-    let script = "b ncat -l -k 8081 -c 'echo in-ncat'; b socat TCP-LISTEN:8082,fork,reuseaddr EXEC:'echo in-socat'; \
-                  b nc.openbsd -u -l 8083; b /usr/bin/python3 -m http.server -d /nonexistent 8084; \
-                  b socat UDP-LISTEN:8085,fork EXEC:'echo in-udp'; wait";
+    let script = "l() { timeout -k 1 30 \"$@\" & all=\"$all $!\"; }; \
+                  l ncat -l -k 8081 -c 'echo in-ncat'; l socat TCP-LISTEN:8082,fork,reuseaddr EXEC:'echo in-socat'; \
+                  l nc.openbsd -u -l 8083; l /usr/bin/python3 -m http.server -d /nonexistent 8084; \
+                  l socat UDP-LISTEN:8085,fork EXEC:'echo in-udp'; \
+                  for turn in $(seq 300); do [ -e \"$FILES/knocked\" ] && break; sleep 0.1; done; \
+                  kill $all; wait";
     for user in [None, Some("nobody"), Some("root")] {
         let range = Range::new();
         let (run, words) = range.prepare(script);
         let words = words.each_ref().map(String::as_str);
+        let knocked = run.directory().join("knocked");
         let heard = std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(1500));
-                range.names.lab.net.enter(knock)
+                let all = eventually(Duration::from_secs(20), || range.names.lab.agent.enter(all_listen));
+                let heard = range.names.lab.net.enter(|| knock(if user.is_none() { 5 } else { 1 }));
+                fs::write(&knocked, "").expect("write a file");
+                assert!(all, "as {user:?}: not all of them listen");
+                heard
             });
             match user {
                 None => drop(run.free(&words)),
@@ -504,14 +511,23 @@ fn listeners() {
     }
 }
 
-/// What the agent's side answers to connections and datagrams from the far side.
-fn knock() -> String {
+/// Whether this network namespace has a socket at each port of the listening tools.
+fn all_listen() -> bool {
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| {
+        fs::read_to_string(format!("/proc/thread-self/net/{table}")).expect("read the kernel's table")
+    });
+    let listens = |port: u16| tables.iter().any(|table| table.contains(&format!(":{port:04X} ")));
+    (8081..=8085).all(listens)
+}
+
+/// What the agent's side answers to connections and datagrams from the far side, within so many seconds each.
+fn knock(patience: u64) -> String {
     let mut heard = String::new();
     for port in [8081, 8082, 8084] {
         let to = SocketAddr::from((AGENT4, port));
-        let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_millis(500)) else { continue };
+        let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) else { continue };
         heard += "connected ";
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(patience)));
         let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
         let mut buffer = [0; 100];
         let length = stream.read(&mut buffer).unwrap_or(0);
@@ -519,7 +535,7 @@ fn knock() -> String {
     }
     for port in [8083, 8085] {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        let _ = socket.set_read_timeout(Some(Duration::from_secs(1)));
+        let _ = socket.set_read_timeout(Some(Duration::from_secs(patience)));
         let _ = socket.send_to(b"hello", (AGENT4, port));
         let mut buffer = [0; 100];
         let length = socket.recv(&mut buffer).unwrap_or(0);
