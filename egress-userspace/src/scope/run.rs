@@ -355,6 +355,7 @@ async fn supervise(
         }
     };
     guard.look(scope, observer);
+    tell(service.leave(&mut table, &mut askers), observer);
     while events.drain(&mut |bytes| observer.event(bytes, service.names())) {}
     // A refusal is told before its caller hears of it.
     for told in broker.iter().flat_map(|broker| broker.rest()) {
@@ -362,9 +363,9 @@ async fn supervise(
             observer.escape(&escape);
         }
     }
-    questions.end(&scope.engine);
-    tell(service.leave(&mut table, &mut askers), observer);
     observer.ended(scope, &scope.cgroup().processes());
+    // After the counts: the kernel still acknowledges ends of connections to a listener, which are refused from here on.
+    questions.end(&scope.engine);
     Ok(status)
 }
 
