@@ -1,6 +1,6 @@
 //! `ingress`: what comes in from outside, and `inbound:`.
 
-use std::{process::Child, thread::sleep, time::Duration};
+use std::process::Child;
 
 use egress::{compile::Compiled, enforce::KernelProgram};
 use egress_common::{Event, Hook, PortRule, Reason, Verdict};
@@ -50,7 +50,7 @@ fn come(scope: Option<&mut Scope>, lab: &Lab, inside: &[&str], from: &Namespace,
         scope.events();
     }
     let child: Child = command.spawn().expect("start");
-    sleep(Duration::from_millis(150));
+    assert!(lab.agent.await_ports(&[PORT]), "nobody listens");
     let outside =
         Outcome::of(Attempt::new(outside).command_in(from).spawn().expect("start")).expect("outside");
     let inside = Outcome::of(child).expect("inside");
@@ -61,7 +61,7 @@ fn come(scope: Option<&mut Scope>, lab: &Lab, inside: &[&str], from: &Namespace,
 fn tcp(scope: Option<&mut Scope>, lab: &Lab, (place, family, address): (&str, &str, &str)) -> Heard {
     let socket = format!("socket {family} stream");
     let bind = format!("bind {}:{PORT}", if family == "inet" { "0.0.0.0" } else { "[::]" });
-    let inside = [&socket, &bind, "listen", "patience 700", "accept", "receive", "send answer", "sleep 100"];
+    let inside = [&socket, &bind, "listen", "patience 1500", "accept", "receive", "send answer", "sleep 100"];
     let connect = format!("connect {address}:{PORT}");
     let outside = [&socket, &connect, "send call", "receive"];
     come(scope, lab, &inside, if place == "net" { &lab.net } else { &lab.agent }, &outside)
@@ -70,7 +70,7 @@ fn tcp(scope: Option<&mut Scope>, lab: &Lab, (place, family, address): (&str, &s
 fn udp(scope: Option<&mut Scope>, lab: &Lab, (place, family, address): (&str, &str, &str)) -> Heard {
     let socket = format!("socket {family} dgram");
     let bind = format!("bind {}:{PORT}", if family == "inet" { "0.0.0.0" } else { "[::]" });
-    let inside = [&socket, &bind, "patience 700", "echo"];
+    let inside = [&socket, &bind, "patience 1500", "echo"];
     let send = format!("sendto {address}:{PORT} call");
     let outside = [&socket, &send, "receive"];
     come(scope, lab, &inside, if place == "net" { &lab.net } else { &lab.agent }, &outside)

@@ -421,8 +421,8 @@ fn debuggers_work_on_their_own_children() {
         "export SHELL=/bin/sh; gdb -nx -batch -ex run -ex 'info inferiors' true 2>&1",
         "exited normally",
     );
-    same_as_free("sleep 5 & (sleep 1; kill $!) & strace -p $! 2>&1; wait; echo over", "attached");
-    same_as_free("sleep 5 & gdb -nx -batch -ex bt -p $! 2>&1; kill $!", "detached");
+    same_as_free("sleep 60 & (sleep 3; kill $!) & strace -p $! 2>&1; wait; echo over", "attached");
+    same_as_free("sleep 60 & gdb -nx -batch -ex bt -p $! 2>&1; kill $!", "detached");
 }
 
 #[test]

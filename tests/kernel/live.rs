@@ -41,7 +41,7 @@ const LONG6: [&str; 6] = [
     "connect [2001:db8:10::10]:443",
     "send begin",
     "receive",
-    "sleep 900",
+    "sleep 2500",
     "send later-by-six",
 ];
 const LONG4: [&str; 7] = [
@@ -49,7 +49,7 @@ const LONG4: [&str; 7] = [
     "connect 203.0.113.10:443",
     "send begin",
     "receive",
-    "sleep 900",
+    "sleep 2500",
     "send later-by-four",
     "receive",
 ];
@@ -89,7 +89,7 @@ fn begin(scope: Option<&Scope>, lab: &Lab, steps: &[&str]) -> Child {
 
 /// Long enough for a program to get its first answer, and shorter than a flow that goes on by itself.
 fn settle() {
-    sleep(Duration::from_millis(300));
+    sleep(Duration::from_millis(1_000));
 }
 
 fn end(child: Child) -> Outcome {
@@ -300,12 +300,12 @@ fn flows_within_the_scope_go_on() {
         "receive",
     ];
     let server = begin(Some(&scope), &lab, &inside);
-    sleep(Duration::from_millis(150));
+    assert!(lab.agent.await_ports(&[8080]), "nobody listens");
     let outside = [
         "socket inet stream",
         "connect 127.0.0.1:8080",
         "send begin",
-        "sleep 900",
+        "sleep 2500",
         "send later",
         "sleep 100",
     ];
@@ -360,11 +360,11 @@ fn a_live_attach_keeps_what_fits_and_cuts_the_rest() {
     ];
     let server = begin_in(&cgroup, &lab, &inside);
     let mut steps = LONG4;
-    steps[4] = "sleep 4000";
+    steps[4] = "sleep 6000";
     let good = begin_in(&cgroup, &lab, &steps);
     let bad = begin_in(&cgroup, &lab, &BAD);
     let idle =
-        begin_in(&cgroup, &lab, &["socket inet stream", "sleep 4000", "connect 203.0.113.10:443", "send x"]);
+        begin_in(&cgroup, &lab, &["socket inet stream", "sleep 6000", "connect 203.0.113.10:443", "send x"]);
     settle();
     let began = Instant::now();
     let mut around = Around::new(&cgroup);
@@ -414,9 +414,9 @@ fn sockets_from_before_joining_are_silenced() {
             "receive",
             libc::ECONNABORTED,
         ),
-        (&["socket inet dgram", to, "send begin", &join, "sleep 900", "?send leak", "send leak"], "send", 0),
-        (&["socket inet dgram", &join, "sleep 900", "sendto 203.0.113.66:443 leak"], "sendto", libc::EPIPE),
-        (&["socket inet stream", &join, "sleep 900", "?connect 203.0.113.66:443", "send leak"], "send", 0),
+        (&["socket inet dgram", to, "send begin", &join, "sleep 2500", "?send leak", "send leak"], "send", 0),
+        (&["socket inet dgram", &join, "sleep 2500", "sendto 203.0.113.66:443 leak"], "sendto", libc::EPIPE),
+        (&["socket inet stream", &join, "sleep 2500", "?connect 203.0.113.66:443", "send leak"], "send", 0),
     ];
     for (steps, verb, errno) in ways {
         let child = begin(None, &lab, steps);

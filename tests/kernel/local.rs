@@ -233,12 +233,12 @@ fn a_port_that_changes_hands_is_judged_anew() {
     let lab = Lab::new().expect("the lab");
     let mut scope = Scope::open(&policies::lab_and("loopback: own\n")).expect("a scope");
     // Nobody is there at the connect, and the service of somebody else is when the datagram is sent.
-    let steps = ["socket inet dgram", "connect 127.0.0.1:8080", "sleep 300", "send told", "sleep 60"];
+    let steps = ["socket inet dgram", "connect 127.0.0.1:8080", "sleep 1500", "send told", "sleep 60"];
     let attempt = Attempt::new(&steps);
     let mut command = attempt.command(&lab);
     scope.place(&mut command).expect("inside");
     let child = command.spawn().expect("start");
-    std::thread::sleep(std::time::Duration::from_millis(120));
+    std::thread::sleep(std::time::Duration::from_millis(700));
     let services = services(&lab);
     let outcome = egress_tests::Outcome::of(child).expect("the attempt is made");
     assert_eq!(outcome.failure(), Some(("send", libc::EPERM)));

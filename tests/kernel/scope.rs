@@ -101,11 +101,11 @@ fn a_live_flow_outlasts_its_permit() {
     let mut scope = Scope::open(&compiled).expect("a scope");
     permit(&scope, &compiled, GOOD4.into(), u64::MAX);
     let steps =
-        ["socket inet stream", "connect 203.0.113.10:443", "sleep 300", "send late-but-approved", "receive"];
+        ["socket inet stream", "connect 203.0.113.10:443", "sleep 1500", "send late-but-approved", "receive"];
     let mut command = Attempt::new(&steps).command(&lab);
     scope.place(&mut command).expect("the scope is there");
     let child = command.spawn().expect("start the attempt");
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    std::thread::sleep(std::time::Duration::from_millis(700));
     permit(&scope, &compiled, GOOD4.into(), 1);
     let output = child.wait_with_output().expect("the attempt ends");
     assert!(lab.frames().iter().any(|frame| frame.carries("late-but-approved")), "{output:?}");
@@ -127,7 +127,7 @@ fn inside(compiled: &Compiled, address: &str) -> (Option<i32>, Vec<Told>) {
     let mut listener = Attempt::new(&listen).command(&lab);
     scope.place(&mut listener).expect("the scope is there");
     let listener = listener.spawn().expect("start the listener");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(lab.agent.await_ports(&[8080]), "nobody listens");
     let connect = format!("connect {address}");
     let steps = [socket.as_str(), connect.as_str(), "receive", "send hello"];
     let (outcome, events) = scope.run(&lab, &Attempt::new(&steps)).expect("the attempt is made");
@@ -317,7 +317,7 @@ fn nothing_goes_out_to_who_connects_in() {
             scope.place(&mut listener).expect("the scope is there");
         }
         let listener = listener.spawn().expect("start the listener");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(lab.agent.await_ports(&[7777]), "nobody listens");
         let connected = lab.net.enter(|| {
             std::net::TcpStream::connect_timeout(
                 &"192.0.2.2:7777".parse().expect("an address"),

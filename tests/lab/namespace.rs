@@ -1,15 +1,18 @@
 //! A network namespace without a name: it is gone with its last descriptor, whatever becomes of the test.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write as _,
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::run::eventually;
 
 /// A network namespace.
 #[derive(Debug)]
@@ -35,6 +38,15 @@ impl Namespace {
                 work()
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Waits until there is a listening TCP socket or a UDP socket at each of these ports, twenty seconds at most; whether there
+    /// is.
+    pub fn await_ports(&self, ports: &[u16]) -> bool {
+        eventually(Duration::from_secs(20), || {
+            let bound = self.enter(bound_ports);
+            ports.iter().all(|port| bound.contains(port))
         })
     }
 
@@ -68,9 +80,26 @@ impl Namespace {
             for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
                 let (name, value) = line.split_once(" = ").with_context(|| format!("setting {line:?}"))?;
                 let path = format!("/proc/sys/{}", name.replace('.', "/"));
-                std::fs::write(&path, value).with_context(|| format!("write {value} to {path}"))?;
+                fs::write(&path, value).with_context(|| format!("write {value} to {path}"))?;
             }
             Ok(())
         })
     }
+}
+
+/// Where a TCP socket listens or a UDP socket is, in the network namespace of this thread.
+fn bound_ports() -> Vec<u16> {
+    const LISTEN: &str = "0A";
+    let mut ports = Vec::new();
+    for (table, stream) in [("tcp", true), ("tcp6", true), ("udp", false), ("udp6", false)] {
+        let text =
+            fs::read_to_string(format!("/proc/thread-self/net/{table}")).expect("read the kernel's table");
+        for line in text.lines().skip(1) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [_, local, _, state, ..] = words.as_slice() else { continue };
+            let port = local.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok());
+            ports.extend(port.filter(|_| !stream || *state == LISTEN));
+        }
+    }
+    ports
 }
