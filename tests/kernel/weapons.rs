@@ -477,10 +477,12 @@ fn vsock() {
 /// Listening tools, to which somebody on the far side connects once all of them listen.
 #[test]
 fn listeners() {
+    // They read before they answer: what comes for one that has answered and ended would end the tool before it passes the answer on.
     let script = "l() { timeout -k 1 30 \"$@\" & all=\"$all $!\"; }; \
-                  l ncat -l -k 8081 -c 'echo in-ncat'; l socat TCP-LISTEN:8082,fork,reuseaddr EXEC:'echo in-socat'; \
+                  l ncat -l -k 8081 -c 'read line; echo in-ncat'; \
+                  l socat TCP-LISTEN:8082,fork,reuseaddr SYSTEM:'read line; echo in-socat'; \
                   l nc.openbsd -u -l 8083; l /usr/bin/python3 -m http.server -d /nonexistent 8084; \
-                  l socat UDP-LISTEN:8085,fork EXEC:'echo in-udp'; \
+                  l socat UDP-LISTEN:8085,fork SYSTEM:'read line; echo in-udp'; \
                   for turn in $(seq 300); do [ -e \"$FILES/knocked\" ] && break; sleep 0.1; done; \
                   kill $all; wait";
     for user in [None, Some("nobody"), Some("root")] {
@@ -530,7 +532,7 @@ fn knock(patience: u64) -> String {
     for port in [8083, 8085] {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         let _ = socket.set_read_timeout(Some(Duration::from_secs(patience)));
-        let _ = socket.send_to(b"hello", (AGENT4, port));
+        let _ = socket.send_to(b"hello\n", (AGENT4, port));
         let mut buffer = [0; 100];
         let length = socket.recv(&mut buffer).unwrap_or(0);
         heard += &String::from_utf8_lossy(&buffer[..length]);
